@@ -50,8 +50,11 @@ def content_key(inputs: Mapping[str, Any]) -> str:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_manifest(folder: Path) -> Manifest | None:
