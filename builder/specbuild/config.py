@@ -123,6 +123,8 @@ class TensorrtLlm(_Section):
     """auto builds locally when that version can be imported, and in the image otherwise."""
     examples_dir: PlainPath | None = None
     """Folder with convert_checkpoint.py's parents, when it is not where the image has it."""
+    calibration_dataset: Text = "cnn_dailymail"
+    """What quantize.py calibrates on: cnn_dailymail is downloaded; a folder is a data set with a text column."""
 
 
 class Torch(_Section):
@@ -148,6 +150,8 @@ class Serving(_Section):
     """Waiting requests beyond which new ones are refused at once."""
     startup_timeout_s: Annotated[StrictInt, Field(ge=1, le=86_400)] = 600
     """How long loading may take until the first answer."""
+    tritonserver: PlainPath | None = None
+    """The tritonserver program; null looks in PATH, /opt/tritonserver and the nvidia-pytriton wheel."""
 
     @model_validator(mode="after")
     def _ports_differ(self) -> Serving:

@@ -43,5 +43,7 @@ def init(preset: str | None, output: Path | None, force: bool) -> None:
     except FileExistsError:
         raise ConfigError(f"{output} exists", remedy="Name another file, or pass --force.") from None
     except OSError as error:
-        raise ConfigError(f"cannot write {output}: {error.strerror}", remedy="Name a writable file.") from None
+        raise ConfigError(
+            f"cannot write {output}: {error.strerror}", remedy="Name a writable file."
+        ) from None
     click.echo(f"wrote {output}", err=True)
