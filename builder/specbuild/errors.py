@@ -36,7 +36,14 @@ class ConfigError(SpecbuildError):
 
 
 class CheckpointError(SpecbuildError):
-    """A Hugging Face checkpoint is missing, damaged, or of a kind that is refused."""
+    """A Hugging Face checkpoint is missing, damaged, or of a kind that is refused.
+
+    ``code`` names the kind of damage, as in ``specbuild.pairing.codes``.
+    """
+
+    def __init__(self, message: str, *, remedy: str, code: str) -> None:
+        super().__init__(message, remedy=remedy)
+        self.code = code
 
 
 class PairError(SpecbuildError):

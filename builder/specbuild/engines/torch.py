@@ -12,11 +12,11 @@ import shutil
 from pathlib import Path
 
 from specbuild import artifacts, pairing
-from specbuild.checkpoint import Checkpoint, resolve
+from specbuild.checkpoint import Checkpoint
 from specbuild.checkpoint.model_config import CONFIG
 from specbuild.checkpoint.weights import INDEX
-from specbuild.config import Config, Model
-from specbuild.errors import BuildError, MissingDependencyError, PairError
+from specbuild.config import Config
+from specbuild.errors import BuildError, MissingDependencyError
 from specbuild.progress import Report
 
 _FORMAT = 1
@@ -28,32 +28,15 @@ def build(settings: Config, report: Report) -> None:
 
     Raises CheckpointError, PairError when the pair cannot work, and BuildError.
     """
-    models = {"target": settings.target, "draft": settings.draft}
-    pair = {
-        role: Checkpoint.open(resolve(model), trust_remote_code=model.trust_remote_code)
-        for role, model in models.items()
-    }
-    _require_compatible(pair["target"], pair["draft"], settings)
+    target, draft = pairing.require(settings)
+    models = {"target": (settings.target, target), "draft": (settings.draft, draft)}
     outcomes = []
-    for role, model in models.items():
+    for role, (model, checkpoint) in models.items():
         report(f"{role}: {model.checkpoint}")
-        written = _build_one(pair[role], _dtype(pair[role], model), settings.engines_dir / role)
+        dtype = checkpoint.dtype if model.dtype == "auto" else model.dtype
+        written = _build_one(checkpoint, dtype, settings.engines_dir / role)
         outcomes.append(f"{role} {'built' if written else 'unchanged'}")
     report(", ".join(outcomes))
-
-
-def _require_compatible(target: Checkpoint, draft: Checkpoint, settings: Config) -> None:
-    errors = [f for f in pairing.compare(target, draft, settings) if f.severity == "error"]
-    if errors:
-        reasons = "; ".join(f"{finding.reason} [{finding.code}]" for finding in errors)
-        raise PairError(
-            f"the pair cannot work: {reasons}",
-            remedy="`specbuild check` explains each finding and its remedy.",
-        )
-
-
-def _dtype(checkpoint: Checkpoint, model: Model) -> str:
-    return checkpoint.dtype if model.dtype == "auto" else model.dtype
 
 
 def _build_one(checkpoint: Checkpoint, dtype: str, final: Path) -> bool:
