@@ -1,1 +1,42 @@
 # SPDX-License-Identifier: Apache-2.0
+"""Speculative decoding in PyTorch: draft and target in one process, many requests at once.
+
+settings = Settings(draft_length=5, adaptive=True, max_batch_size=8, max_input_len=3072, max_seq_len=4096)
+with Engine.load(Path("target"), Path("draft"), settings) as engine:
+    for chunk in engine.generate(Request(prompt=[1, 15043], max_tokens=64)):
+        print(chunk.token_ids)
+"""
+
+from __future__ import annotations
+
+from specbuild.errors import MissingDependencyError
+
+try:
+    import torch as _torch  # noqa: F401
+except ImportError as error:
+    raise MissingDependencyError(
+        "PyTorch is not installed", remedy="Install it with: pip install 'specbuild[torch]'"
+    ) from error
+
+from specbuild.torch_runtime.engine import Engine, Ticket
+from specbuild.torch_runtime.request import (
+    Chunk,
+    Counters,
+    QueueFullError,
+    Request,
+    Sampling,
+    Settings,
+    Status,
+)
+
+__all__ = [
+    "Chunk",
+    "Counters",
+    "Engine",
+    "QueueFullError",
+    "Request",
+    "Sampling",
+    "Settings",
+    "Status",
+    "Ticket",
+]

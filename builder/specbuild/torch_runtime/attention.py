@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The attention function that transformers' models call, over the slots of a KvCache.
+
+A pass packs the new tokens of several requests into one sequence, without padding, so that the linear
+layers see real tokens only. Attention splits it again: each ``Span`` attends to its own slot and to
+nothing else, which also makes a request's arithmetic independent of its neighbours.
+
+Keys are read in multiples of 32, and what lies behind a query is masked. Vector lanes and tiles then
+sum the same keys in the same groups in whichever pass a token is computed, so that in bfloat16 on a
+CPU the verification of a token has, bit for bit, the result of its plain decoding.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from specbuild.errors import EngineError
+from specbuild.torch_runtime.kv_cache import ALIGNMENT, KvCache, aligned
+
+NAME = "specbuild"
+"""Under this name the function is known to transformers' AttentionInterface."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """``length`` tokens of the request in ``slot``; the first one is at position ``start``."""
+
+    slot: int
+    start: int
+    length: int
+
+    @property
+    def end(self) -> int:
+        """Tokens in the slot after the pass."""
+        return self.start + self.length
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One forward pass: whose tokens its rows are, in this order."""
+
+    cache: KvCache
+    spans: Sequence[Span]
+
+    def positions(self, device: torch.device) -> Tensor:
+        """Position of each token [1, tokens]."""
+        values = [position for span in self.spans for position in range(span.start, span.end)]
+        return torch.tensor([values], device=device)
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    specbuild: Pass,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Store the new keys and values, and attend. Query [1, heads, tokens, d] → [1, tokens, heads, d]."""
+    if attention_mask is not None or s_aux is not None:
+        raise EngineError(
+            f"{type(module).__name__} needs an attention mask or attention sinks",
+            remedy="Use a causal language model with rotary attention and no sinks.",
+        )
+    keys, values = specbuild.cache.layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
+    outputs = []
+    offset = 0
+    for span in specbuild.spans:
+        new = slice(offset, offset + span.length)
+        offset += span.length
+        slot_keys, slot_values = keys[span.slot], values[span.slot]
+        slot_keys[:, span.start : span.end] = key[0, :, new]
+        slot_values[:, span.start : span.end] = value[0, :, new]
+        outputs.append(
+            _attend_span(
+                query[0, :, new],
+                slot_keys,
+                slot_values,
+                span,
+                scaling,
+                window=sliding_window,
+                softcap=softcap,
+            )
+        )
+    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
+
+
+def _attend_span(
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    span: Span,
+    scaling: float,
+    *,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """Query [heads, n, d] over a slot's keys and values [kv_heads, length, d] → [n, heads, d].
+
+    Heads that share keys are rows of one product; the softmax is in float32.
+    """
+    heads, n, size = query.shape
+    kv_heads = keys.shape[0]
+    last = aligned(span.end)
+    first = 0 if window is None else max(0, span.start + 1 - window) // ALIGNMENT * ALIGNMENT
+    groups = query.reshape(kv_heads, heads // kv_heads * n, size)
+    scores = torch.bmm(groups, keys[:, first:last].transpose(1, 2)).float().mul_(scaling)
+    if softcap is not None:
+        scores = scores.div_(softcap).tanh_().mul_(softcap)
+    scores = scores.view(heads, n, last - first)
+    if later := last - span.start - 1:
+        _hide_later(scores, later)
+    if window is not None and span.end - first > window:
+        _hide_earlier(scores, span.end - first - window)
+    weights = torch.softmax(scores, dim=-1).to(values.dtype).view(kv_heads, -1, last - first)
+    return torch.bmm(weights, values[:, first:last]).view(heads, n, values.shape[-1]).transpose(0, 1)
+
+
+def _hide_later(scores: Tensor, later: int) -> None:
+    """Mask the last ``later`` keys of [heads, n, keys] for queries they follow; the first follows query 0."""
+    n = scores.shape[1]
+    scores[:, :, -later:] += _triangle(_power_of_two(max(n, later)), scores.device)[:n, :later]
+
+
+def _hide_earlier(scores: Tensor, earlier: int) -> None:
+    """Mask the first ``earlier`` keys for queries whose window has passed them; the last has passed all."""
+    n = scores.shape[1]
+    rows = min(n, earlier)
+    # Counted from the last query and the last of these keys backwards this is the same triangle.
+    triangle = _triangle(_power_of_two(max(n, earlier)), scores.device)[:rows, :earlier]
+    scores[:, n - rows :, :earlier] += triangle.flip(0, 1)
+
+
+@functools.lru_cache(maxsize=64)
+def _triangle(size: int, device: torch.device) -> Tensor:
+    """-inf at and right of the diagonal, 0 left of it [size, size]."""
+    return torch.full((size, size), -torch.inf, device=device).triu()
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
