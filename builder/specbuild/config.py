@@ -65,8 +65,18 @@ class Model(_Section):
     """Tensor parallelism, in GPUs."""
     pp_size: Annotated[StrictInt, Field(ge=1, le=64)] = 1
     """Pipeline parallelism, in GPUs."""
+    gpus: tuple[Annotated[StrictInt, Field(ge=0, le=1023)], ...] | None = None
+    """Which GPUs serve the model (runtime tensorrt_llm): tp_size * pp_size CUDA indices. null takes the first
+    ones; target and draft then share them, which is faster than separate GPUs when both fit."""
     trust_remote_code: StrictBool = False
     """Accept a checkpoint that brings its own Python code."""
+
+    @model_validator(mode="after")
+    def _gpus_match(self) -> Model:
+        needed = self.tp_size * self.pp_size
+        if self.gpus is not None and not len(self.gpus) == len(set(self.gpus)) == needed:
+            raise ValueError(f"gpus must name tp_size * pp_size = {needed} different GPUs")
+        return self
 
 
 class Speculation(_Section):
@@ -125,6 +135,20 @@ class TensorrtLlm(_Section):
     """Folder with convert_checkpoint.py's parents, when it is not where the image has it."""
     calibration_dataset: Text = "cnn_dailymail"
     """What quantize.py calibrates on: cnn_dailymail is downloaded; a folder is a data set with a text column."""
+    launch: Literal["auto", "leader", "orchestrator", "ranks"] = "auto"
+    """How the server runs its engines (runtime tensorrt_llm). orchestrator: one server that spawns a worker
+    process for each GPU of each engine; NVIDIA's way to run two engines, and auto's. ranks: the same with
+    the workers started by mpirun, which acceptance: logits needs to hand logits from GPU to GPU (auto then).
+    leader: one server process for each GPU, both engines on the same GPUs; the shortest way, where it works."""
+    model_optimizer_dir: PlainPath | None = None
+    """Checkout of NVIDIA/Model-Optimizer: hf_ptq.py quantises for llmapi. null is ./Model-Optimizer."""
+
+
+class LlmApi(_Section):
+    """Settings of the llmapi runtime."""
+
+    arguments: dict[str, Any] = {}
+    """More arguments of TensorRT-LLM's LLM(), as that release spells them; they win over specbuild's own."""
 
 
 class Torch(_Section):
@@ -173,6 +197,7 @@ class Config(_Section):
     limits: Limits = Limits()
     kv_cache: KvCache = KvCache()
     tensorrt_llm: TensorrtLlm = TensorrtLlm()
+    llmapi: LlmApi = LlmApi()
     torch: Torch = Torch()
     serving: Serving = Serving()
     output: PlainPath

@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes chunks from the engine's thread and sends them from its own.
+
+The engine must not wait for Triton, and a client that has gone must not keep its slot. Whether it has gone
+shows in two ways. A direct caller's ``is_cancelled`` says so. Behind an ensemble it never does (see
+postprocessing), so a request that has a key shows signs of life instead: a streamed chunk is one, and a
+request that has nothing to say sends an empty one, on which postprocessing may answer with ``stop``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import generation
+import numpy as np
+
+ROUND_PAUSE_S = 0.05
+"""Least time between the signs of life of a request that is decoded without streaming."""
+WAITING_PAUSE_S = 0.5
+"""The same for a request that waits for its slot or its prompt; one such request per tick."""
+TICK_S = 0.05
+
+
+class Channel(Protocol):
+    """The way back to the caller of one request: a Triton response sender, or a test's."""
+
+    def send(self, tensors: Mapping[str, np.ndarray], *, final: bool) -> None: ...
+
+    def fail(self, error: Exception) -> None:
+        """End the request with ``error``."""
+
+    def gone(self) -> bool:
+        """Whether the caller has left."""
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the request any more."""
+
+
+class Delivery:
+    """One request on its way; only the dispatcher's thread changes it."""
+
+    def __init__(self, job: generation.Job, channel: Channel) -> None:
+        self.job = job
+        self.channel = channel
+        self.transcript = generation.Transcript(job)
+        self.ticket: Any = None
+        self.ended = False
+        self.last_sign = time.monotonic()
+
+    def cancel(self) -> None:
+        """Have the engine forget the request; one whose ticket is still to come is cancelled then."""
+        if self.ticket is not None:
+            self.ticket.cancel()
+
+
+class Dispatcher:
+    """Sends what all requests have to say, in one thread."""
+
+    def __init__(self, log_error: Callable[[str], None]) -> None:
+        self._log_error = log_error
+        self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._active: dict[Delivery, None] = {}
+        self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
+        self._thread.start()
+
+    def accepted(self, delivery: Delivery, ticket: Any) -> None:
+        """The engine has the request. Its first chunk may have come before this call."""
+        self._events.put(lambda: self._accept(delivery, ticket))
+
+    def chunk(self, delivery: Delivery, chunk: Any) -> None:
+        """Called on the engine's thread; returns at once."""
+        self._events.put(lambda: self._deliver(delivery, chunk))
+
+    def error(self, delivery: Delivery, error: Exception) -> None:
+        """Called on the engine's thread; returns at once."""
+        self._events.put(lambda: self._end(delivery, error))
+
+    def stop(self, key: int) -> None:
+        """Cancel the request with this key; there may be none any more."""
+        self._events.put(lambda: self._stop(key))
+
+    def close(self) -> None:
+        """Send what is left and end the thread."""
+        self._events.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        tick = time.monotonic()
+        while True:
+            patience = max(0.0, tick - time.monotonic()) if self._active else None
+            with contextlib.suppress(queue.Empty):
+                event = self._events.get(timeout=patience)
+                if event is None:
+                    return
+                self._handle(event)
+            if time.monotonic() >= tick:
+                self._handle(self._sign_of_the_longest_silent)
+                tick = time.monotonic() + TICK_S
+
+    def _handle(self, event: Callable[[], None]) -> None:
+        try:
+            event()
+        except Exception as error:  # the thread serves all requests
+            self._log_error(f"delivery failed: {type(error).__name__}: {error}")
+
+    def _accept(self, delivery: Delivery, ticket: Any) -> None:
+        delivery.ticket = ticket
+        if not delivery.ended:
+            self._active[delivery] = None
+        else:
+            ticket.cancel()
+
+    def _deliver(self, delivery: Delivery, chunk: Any) -> None:
+        if delivery.ended:
+            return
+        self._active[delivery] = None
+        answer = delivery.transcript.add(chunk)
+        if answer is None:
+            if time.monotonic() - delivery.last_sign >= ROUND_PAUSE_S:
+                self._sign(delivery)
+            return
+        delivery.last_sign = time.monotonic()
+        final = bool(answer.finish_reason)
+        if final:
+            self._forget(delivery)
+        elif self._gone(delivery):
+            self._end(delivery, ClientGoneError())
+            return
+        self._send(delivery, answer, final=final)
+
+    def _send(self, delivery: Delivery, answer: generation.Answer, *, final: bool) -> None:
+        try:
+            delivery.channel.send(generation.tensors(answer, delivery.job.key), final=final)
+        except Exception as error:  # one request's trouble must not end the others
+            self._log_error(f"sending failed: {type(error).__name__}: {error}")
+            self._forget(delivery)
+            delivery.cancel()
+
+    def _sign_of_the_longest_silent(self) -> None:
+        if not self._active:
+            return
+        delivery = min(self._active, key=lambda delivery: delivery.last_sign)
+        if time.monotonic() - delivery.last_sign >= WAITING_PAUSE_S:
+            self._sign(delivery)
+
+    def _sign(self, delivery: Delivery) -> None:
+        delivery.last_sign = time.monotonic()
+        if self._gone(delivery):
+            self._end(delivery, ClientGoneError())
+        elif delivery.job.key is not None:
+            self._send(delivery, generation.NOTHING_YET, final=False)
+
+    def _gone(self, delivery: Delivery) -> bool:
+        return delivery.job.key is None and delivery.channel.gone()
+
+    def _stop(self, key: int) -> None:
+        for delivery in [delivery for delivery in self._active if delivery.job.key == key]:
+            self._end(delivery, ClientGoneError())
+
+    def _end(self, delivery: Delivery, error: Exception) -> None:
+        """End before the last chunk, also in the engine."""
+        if delivery.ended:
+            return
+        self._forget(delivery)
+        delivery.cancel()
+        delivery.channel.fail(error)
+
+    def _forget(self, delivery: Delivery) -> None:
+        delivery.ended = True
+        self._active.pop(delivery, None)
