@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Options of the commands that talk to a running server, and the client's errors as specbuild's own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from specbuild import config
+from specbuild.errors import ServerError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def addressed(command: Command) -> Command:
+    """``-u``, ``-m`` and ``--config``; the command receives ``url`` and ``model``."""
+
+    @click.option("-u", "--url", help="The server's gRPC address.  [default: 127.0.0.1:8001]")
+    @click.option("-m", "--model", default="ensemble", show_default=True, help="The front model.")
+    @click.option(
+        "-c",
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        help="Take the address from this deployment's file.",
+    )
+    @functools.wraps(command)
+    def wrapper(*args: Any, url: str | None, config_file: Path | None, **kwargs: Any) -> Any:
+        if url is None:
+            url = "127.0.0.1:8001" if config_file is None else _address(config.load(config_file).serving)
+        return command(*args, url=url, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+def sampling(command: Command) -> Command:
+    """The request's parameters; the command receives ``fields`` of GenerationParameters."""
+    names = ("max_tokens", "temperature", "top_p", "top_k", "seed", "stop", "num_draft_tokens")
+
+    @click.option(
+        "--max-tokens",
+        type=click.IntRange(min=1),
+        default=128,
+        show_default=True,
+        help="Most tokens to generate.",
+    )
+    @click.option("--temperature", type=click.FloatRange(min=0), help="0 is greedy, and so is the default.")
+    @click.option(
+        "--top-p", type=click.FloatRange(0, 1, min_open=True), help="Sample among this probability."
+    )
+    @click.option("--top-k", type=click.IntRange(min=0), help="Sample among this many tokens.")
+    @click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Makes sampling repeatable.")
+    @click.option("--stop", multiple=True, metavar="TEXT", help="End at this text; repeatable.")
+    @click.option(
+        "--num-draft-tokens",
+        type=click.IntRange(min=0),
+        help="Draft tokens per round; 0 turns speculation off.  [default: the deployment's]",
+    )
+    @functools.wraps(command)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        fields = {name: kwargs.pop(name) for name in names}
+        return command(*args, fields=fields, **kwargs)
+
+    return wrapper  # type: ignore[return-value]
+
+
+@contextlib.contextmanager
+def server_errors() -> Iterator[None]:
+    """An error of the client leaves the block as a ServerError, with its remedy."""
+    from specclient import SpecClientError
+
+    try:
+        yield
+    except SpecClientError as error:
+        raise ServerError(str(error), remedy=error.remedy) from error
+
+
+def _address(serving: config.Serving) -> str:
+    """Where a client on this machine reaches the server; one that listens everywhere is on loopback too."""
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serving.host, serving.host)  # noqa: S104
+    return f"[{host}]:{serving.grpc_port}" if ":" in host else f"{host}:{serving.grpc_port}"
