@@ -7,24 +7,45 @@ import importlib
 
 import click
 
-from specbuild.commands.options import configured, verbose
+from specbuild.commands.options import as_json, configured, print_json, verbose
 from specbuild.config import Config
+from specbuild.errors import ConfigError
 from specbuild.progress import step
 
 
 @click.command()
 @configured
 @verbose
-def engines(settings: Config) -> None:
+@click.option("--dry-run", is_flag=True, help="Print the commands instead of running them.")
+@as_json
+def engines(settings: Config, dry_run: bool, as_json: bool) -> None:
     """Build the engines of the draft and the target; what is unchanged is reused.
 
     \b
-    Example:
+    Examples:
       specbuild engines --config configs/demo.yaml
+      specbuild engines --config configs/llama8b.yaml --dry-run
 
     Everything is written under OUTPUT/engines with a manifest (sha256 of every file), whole or not at all.
+    With --dry-run, --json prints the steps: name, model, argv, env, inputs, outputs and content key.
     """
     runtime = importlib.import_module(f"specbuild.engines.{settings.runtime}")
+    if dry_run:
+        if not hasattr(runtime, "preview"):
+            raise ConfigError(
+                f"runtime {settings.runtime} runs no commands to build its engines",
+                remedy="Leave --dry-run out; `specbuild check` looks at the pair without building.",
+            )
+        preview = runtime.preview(settings)
+        if as_json:
+            print_json(preview.document)
+        else:
+            click.echo(preview.text)
+        return
     with step("engines") as report:
         runtime.build(settings, report)
-    click.echo(settings.engines_dir)
+    folders = {role: str(settings.engines_dir / role) for role in ("target", "draft")}
+    if as_json:
+        print_json({"engines": folders})
+    else:
+        click.echo(settings.engines_dir)

@@ -16,7 +16,12 @@ from specbuild.synthetic import synthesize as make
 
 @click.group()
 def pair() -> None:
-    """Make a synthetic pair with known acceptance."""
+    """Make a synthetic pair with known acceptance.
+
+    \b
+    Example:
+      specbuild pair synthesize --output build/demo/pair
+    """
 
 
 @pair.command()

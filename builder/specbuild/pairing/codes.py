@@ -75,6 +75,46 @@ CODES: Mapping[str, Code] = {
     "draft-length-over-output": Code(
         "warning", "After the longest prompt, less output fits than one round drafts."
     ),
+    # TensorRT engines: the settings
+    "engines-unavailable": Code("error", "This TensorRT-LLM builds no engines, or none that is supported."),
+    "engines-prerelease": Code("warning", "A pre-release of TensorRT-LLM."),
+    "image-version-differs": Code("error", "The image holds another TensorRT-LLM than the settings name."),
+    "kv-reuse-off": Code(
+        "error", "Without reuse of the KV cache every round computes the whole prefix again."
+    ),
+    "kv-int8": Code("error", "An INT8 KV cache rules out paged context FMHA, and with it KV reuse."),
+    "kv-fp8-needs-fp8-weights": Code("error", "An FP8 KV cache works with FP8 arithmetic only."),
+    "draft-length-unusual": Code("warning", "Longer drafts than NVIDIA advises."),
+    "calibration-data-missing": Code("error", "The calibration data is neither a known name nor a folder."),
+    # TensorRT engines: the models
+    "engine-family-unsupported": Code("error", "TensorRT-LLM's converters do not know this model_type."),
+    "engine-family-reported": Code("warning", "Users reported trouble with this family in this mode."),
+    "engine-checkpoint-quantised": Code("error", "Engines are made from unquantised checkpoints."),
+    "engine-quantization-unsupported": Code("error", "Nothing makes this format for this family."),
+    "engine-quantization-undocumented": Code("warning", "TensorRT-LLM does not document it for this family."),
+    "engine-dtype-unsupported": Code("error", "Engines of a pair do not compute in this type."),
+    "engine-dtype-differs": Code("warning", "Target and draft compute in different types."),
+    "engine-split-impossible": Code("error", "The model cannot be split over that many GPUs."),
+    "engine-pipeline-untested": Code("warning", "Speculation with pipeline parallelism is not documented."),
+    "engine-context-too-long": Code("error", "Engines of this family take fewer positions."),
+    "engine-window-ignored": Code(
+        "warning", "The engine attends to everything where the model had a window."
+    ),
+    "logits-vocab-differs": Code("error", "Acceptance by logits needs vocabularies of equal size."),
+    "path-misread": Code("error", "quantize.py takes the checkpoint for another kind because of its path."),
+    # TensorRT engines: the GPUs of this machine
+    "gpu-too-old": Code("error", "Draft-target engines need compute capability 8.0."),
+    "gpu-format-unsupported": Code("error", "This GPU does not run the quantization."),
+    "gpus-too-few": Code("warning", "The engines can be built here, but not be run."),
+    "gpu-memory-calibration": Code("warning", "Calibration will probably run out of GPU memory."),
+    # The LLM API
+    "llmapi-version-unsupported": Code("error", "The LLM API is supported from TensorRT-LLM 1.0 on."),
+    "llmapi-pipeline-parallel": Code("error", "The LLM API does not speculate under pipeline parallelism."),
+    "llmapi-draft-parallel": Code("warning", "The LLM API gives the draft the target's parallelism."),
+    "llmapi-acceptance": Code("error", "This release's LLM API has no rejection sampling."),
+    "llmapi-kv-dtype": Code("error", "The LLM API has no INT8 KV cache."),
+    "llmapi-quantization": Code("error", "ModelOpt cannot export this format, or the checkpoint has one."),
+    "llmapi-calibration": Code("error", "hf_ptq.py does not know the calibration data."),
 }
 
 

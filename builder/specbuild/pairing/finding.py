@@ -9,6 +9,7 @@ from typing import Literal
 
 from specbuild.checkpoint import Examination
 from specbuild.config import Config, Model
+from specbuild.engines.gpus import Gpu
 from specbuild.pairing.codes import CODES, Severity
 
 ModelName = Literal["target", "draft"]
@@ -38,6 +39,8 @@ class Pair:
     target: Examination
     draft: Examination
     settings: Config
+    gpus: tuple[Gpu, ...] = ()
+    """This machine's; empty when there are none or they do not matter."""
 
     def models(self) -> Iterator[tuple[ModelName, Examination, Model]]:
         yield "target", self.target, self.settings.target

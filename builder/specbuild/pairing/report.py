@@ -3,17 +3,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain
 
 from specbuild.checkpoint import Checkpoint, Examination, examine, resolve
 from specbuild.config import Config, Model
+from specbuild.engines import gpus
 from specbuild.errors import CheckpointError, PairError
-from specbuild.pairing import files, models, sizing, vocabulary
+from specbuild.pairing import (
+    engine_gpus,
+    engine_models,
+    engine_settings,
+    files,
+    llmapi,
+    models,
+    sizing,
+    vocabulary,
+)
 from specbuild.pairing.codes import SEVERITIES
 from specbuild.pairing.finding import Finding, Pair, Rule
 
 RULES: tuple[Rule, ...] = (*files.RULES, *models.RULES, *vocabulary.RULES, *sizing.RULES)
+ENGINE_RULES: tuple[Rule, ...] = (*engine_settings.RULES, *engine_models.RULES, *engine_gpus.RULES)
+"""For the tensorrt_llm runtime."""
+_OF_RUNTIME: Mapping[str, tuple[Rule, ...]] = {"tensorrt_llm": ENGINE_RULES, "llmapi": llmapi.RULES}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +55,8 @@ def inspect(settings: Config) -> PairReport:
     A hub id that is not in the local cache is downloaded.
     """
     target, draft = _examine(settings.target), _examine(settings.draft)
-    return PairReport(target, draft, tuple(_apply(Pair(target, draft, settings))))
+    devices = gpus.detect() if settings.runtime == "tensorrt_llm" else ()
+    return PairReport(target, draft, tuple(_apply(Pair(target, draft, settings, devices))))
 
 
 def require(settings: Config) -> tuple[Checkpoint, Checkpoint]:
@@ -63,5 +78,6 @@ def _examine(model: Model) -> Examination:
 
 
 def _apply(pair: Pair) -> list[Finding]:
-    found = chain.from_iterable(rule(pair) for rule in RULES)
+    rules = RULES + _OF_RUNTIME.get(pair.settings.runtime, ())
+    found = chain.from_iterable(rule(pair) for rule in rules)
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
