@@ -8,35 +8,34 @@ import importlib.util
 import os
 import sys
 import sysconfig
+from pathlib import Path
 
-VERSION = "%d.%d" % sys.version_info[:2]
+VERSION = ".".join(map(str, sys.version_info[:2]))
 
 
 def problems():
     """Each missing piece as (what, how to get it)."""
     if not (3, 10) <= sys.version_info[:2] <= (3, 12):
-        yield (
-            "Python %s is not supported" % VERSION,
-            "install Python 3.11 and run: make PYTHON=python3.11 ...",
-        )
+        yield f"Python {VERSION} is not supported", "install Python 3.11 and run: make PYTHON=python3.11 ..."
     if not sys.platform.startswith("linux") or os.uname().machine != "x86_64":
-        yield ("the tritonserver wheel runs on Linux x86-64 only", "use such a machine or container")
+        yield "the tritonserver wheel runs on Linux x86-64 only", "use such a machine or container"
     if importlib.util.find_spec("ensurepip") is None:
-        yield ("Python has no venv module", "apt-get install python%s-venv" % VERSION)
-    library = os.path.join(sysconfig.get_config_var("LIBDIR") or "", "libpython%s.so.1.0" % VERSION)
-    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
-    beside = os.path.join(os.path.dirname(library), multiarch, os.path.basename(library))
-    if not (os.path.exists(library) or os.path.exists(beside)):
+        yield "Python has no venv module", f"apt-get install python{VERSION}-venv"
+    folder = Path(sysconfig.get_config_var("LIBDIR") or "/usr/lib")
+    name = f"libpython{VERSION}.so.1.0"
+    places = [folder / name, folder / (sysconfig.get_config_var("MULTIARCH") or "") / name]
+    if not any(place.exists() for place in places):
         yield (
-            "%s is missing: Triton's Python backend loads it" % library,
-            "apt-get install libpython%s  (or build Python with --enable-shared)" % VERSION,
+            f"{places[0]} is missing: Triton's Python backend loads it",
+            f"apt-get install libpython{VERSION}  (or build Python with --enable-shared)",
         )
 
 
 def main():
+    """Print every problem; the exit code."""
     found = list(problems())
     for what, remedy in found:
-        sys.stderr.write("error: %s\n  fix: %s\n" % (what, remedy))
+        sys.stderr.write(f"error: {what}\n  fix: {remedy}\n")
     return 1 if found else 0
 
 

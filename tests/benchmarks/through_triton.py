@@ -4,9 +4,9 @@
     specbuild demo                                    # or engines and repository of another configuration
     python tests/benchmarks/through_triton.py [--config configs/demo.yaml] [--prompts 8] [--tokens 128]
 
-The same greedy requests run on the runtime in this process and, streamed, through a real tritonserver, one
-at a time and alternating. Then the server alone gets them one, then eight at a time. Tokens per second are output
-tokens over the whole time of the requests, prefill and first token included.
+The same greedy requests run on the runtime in this process and, streamed, through a real tritonserver,
+one at a time and alternating. Then the server alone gets them one, then eight at a time. Tokens per
+second are output tokens over the whole time of the requests, prefill and first token included.
 """
 
 from __future__ import annotations

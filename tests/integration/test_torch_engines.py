@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors import safe_open
-from support import checkpoints
-from support.checkpoints import Recipe
 
 from specbuild import artifacts, cli
+from support import checkpoints
+from support.checkpoints import Recipe
 
 
 @pytest.fixture(autouse=True)

@@ -50,10 +50,14 @@ def test_publishing_again_replaces_the_whole_folder(tmp_path: Path) -> None:
 
 def test_a_failed_publish_keeps_the_old_folder_and_leaves_nothing(tmp_path: Path) -> None:
     publish(tmp_path / "x")
-    with pytest.raises(RuntimeError), artifacts.lock(tmp_path / "x"):
-        with artifacts.publish(tmp_path / "x", key="2", facts={}) as staging:
-            (staging / "half").write_text("h")
-            raise RuntimeError
+    final = tmp_path / "x"
+    with (
+        pytest.raises(RuntimeError),
+        artifacts.lock(final),
+        artifacts.publish(final, key="2", facts={}) as staging,
+    ):
+        (staging / "half").write_text("h")
+        raise RuntimeError
     assert artifacts.is_current(tmp_path / "x", "k")
     assert {p.name for p in tmp_path.iterdir()} == {"x", ".x.lock"}
 
@@ -99,9 +103,12 @@ def test_a_full_disk_is_named_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_told_who_has_the_lock(tmp_path: Path) -> None:
-    with artifacts.lock(tmp_path / "x"), pytest.raises(BuildError, match=f"process {os.getpid()}"):
-        with artifacts.lock(tmp_path / "x"):
-            pass
+    with (
+        artifacts.lock(tmp_path / "x"),
+        pytest.raises(BuildError, match=f"process {os.getpid()}"),
+        artifacts.lock(tmp_path / "x"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("moment", ["staging", "replacing"])
