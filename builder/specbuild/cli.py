@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("specbuild.commands.demo:demo", "Run the whole chain on a synthetic pair, on this machine."),
     "init": ("specbuild.commands.init:init", "Write a configuration from a preset."),
     "config": ("specbuild.commands.config:config", "Show a configuration, or the schema of the file."),
+    "doctor": ("specbuild.commands.doctor:doctor", "Say what this machine has, and what each runtime lacks."),
     "check": ("specbuild.commands.check:check", "Check the pair and the settings before any build."),
     "pair": ("specbuild.commands.pair:pair", "Make a synthetic pair with known acceptance."),
     "engines": ("specbuild.commands.engines:engines", "Build the engines of both models."),
@@ -26,6 +27,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "serve": ("specbuild.commands.serve:serve", "Start Triton on the repository; Ctrl-C stops it."),
     "generate": ("specbuild.commands.generate:generate", "Stream one prompt from the running server."),
     "bench": ("specbuild.commands.bench:bench", "Measure latency, throughput and the speed-up."),
+    "migrate": ("specbuild.commands.migrate:migrate", "Move from TensorRT engines to the LLM API."),
+    "export": ("specbuild.commands.export:export", "Print another server's command for the same pair."),
 }
 
 

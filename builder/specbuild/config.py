@@ -139,7 +139,7 @@ class TensorrtLlm(_Section):
     """How the server runs its engines (runtime tensorrt_llm). orchestrator: one server that spawns a worker
     process for each GPU of each engine; NVIDIA's way to run two engines, and auto's. ranks: the same with
     the workers started by mpirun, which acceptance: logits needs to hand logits from GPU to GPU (auto then).
-    leader: one server process for each GPU, both engines on the same GPUs; the shortest way, where it works."""
+    leader: one server process for each GPU, both engines on the same GPUs; the shortest way if it works."""
     model_optimizer_dir: PlainPath | None = None
     """Checkout of NVIDIA/Model-Optimizer: hf_ptq.py quantises for llmapi. null is ./Model-Optimizer."""
 

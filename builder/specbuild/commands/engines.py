@@ -44,7 +44,8 @@ def engines(settings: Config, dry_run: bool, as_json: bool) -> None:
         return
     with step("engines") as report:
         runtime.build(settings, report)
-    folders = {role: str(settings.engines_dir / role) for role in ("target", "draft")}
+    places = {name: settings.engines_dir / name for name in ("target", "draft", "llmapi")}
+    folders = {name: str(place) for name, place in places.items() if place.is_dir()}
     if as_json:
         print_json({"engines": folders})
     else:

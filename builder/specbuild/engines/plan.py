@@ -106,3 +106,11 @@ def shell_line(argv: Sequence[str], env: Mapping[str, str]) -> str:
     """``argv`` with ``env`` as one line that a POSIX shell runs as it stands."""
     assignments = [f"{name}={value}" for name, value in env.items()]
     return shlex.join(["env", *assignments, *argv] if assignments else argv)
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """A plan to be shown: as a JSON document, and as commands to paste into a shell."""
+
+    document: dict[str, Any]
+    text: str

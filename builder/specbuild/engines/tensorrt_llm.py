@@ -21,7 +21,7 @@ from specbuild.config import Config
 from specbuild.engines import disk, execution, gpus, launch, readback, steps, unchanged
 from specbuild.engines.gpus import Gpu
 from specbuild.engines.launch import Launcher
-from specbuild.engines.plan import Plan, Step, shell_line
+from specbuild.engines.plan import Plan, Preview, Step, shell_line
 from specbuild.engines.steps import Source
 from specbuild.errors import BuildError
 from specbuild.pairing.finding import ModelName
@@ -69,14 +69,6 @@ def build(settings: Config, report: Report) -> None:
         )
     built = {step.model for step in pending}
     report(", ".join(f"{role} {'built' if role in built else 'unchanged'}" for role in prepared.sources))
-
-
-@dataclass(frozen=True, slots=True)
-class Preview:
-    """A plan to be shown: as a JSON document, and as commands to paste into a shell."""
-
-    document: dict[str, Any]
-    text: str
 
 
 def preview(settings: Config) -> Preview:
