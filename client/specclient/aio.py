@@ -233,21 +233,22 @@ class _Reader:
         call = self._start(exchange)
         timer = _Timer(call.cancel)
         try:
-            while (response := await self._next(call, timer)) is not None:
+            while not exchange.finished():
+                response = await self._next(call, timer)
+                if response is None:
+                    raise exchange.cut()
                 chunk = exchange.receive(response)
+                if exchange.finished():
+                    await self._end(call, timer)
                 if chunk is not None:
                     yield chunk
-            if not exchange.finished:
-                raise exchange.cut()
         except asyncio.CancelledError:
             # grpc.aio reports a call that was cancelled here in the same way as a cancelled task.
             if not (timer.expired or self._client_closed()):
                 raise
-            if not exchange.finished:
-                raise self._stopped(timed_out=timer.expired) from None
+            raise self._stopped(timed_out=timer.expired) from None
         except grpc.RpcError as error:
-            if not exchange.finished:
-                raise exchange.failure(*_status(error)) from error
+            raise exchange.failure(*_status(error)) from error
         finally:
             timer.close()
             call.cancel()
@@ -259,6 +260,16 @@ class _Reader:
         response = await call.read()
         timer.disarm()
         return None if response is grpc.aio.EOF else response
+
+    async def _end(self, call: Any, timer: _Timer) -> None:
+        """Read the status after the final response: Triton 2.51 keeps a request cancelled after its end."""
+        try:
+            await self._next(call, timer)
+        except grpc.RpcError:
+            pass  # the answer is whole, whatever the status says
+        except asyncio.CancelledError:
+            if not timer.expired:
+                raise
 
     def _stopped(self, *, timed_out: bool) -> SpecClientError:
         return self.exchange.silence() if timed_out else ClientClosed("closed during the request")

@@ -56,7 +56,6 @@ class Exchange:
         self._chunks: list[Chunk] = []
         budget.deposit()
 
-    @property
     def finished(self) -> bool:
         """Whether the final response has arrived."""
         return self._decoder.final
@@ -75,7 +74,7 @@ class Exchange:
 
     def patience(self) -> float | None:
         """Seconds to wait for the next response."""
-        if self.finished:
+        if self.finished():
             return CLOSE_GRACE_S
         return self._timeout.idle if self._chunks else self._timeout.first_token
 

@@ -256,15 +256,17 @@ class _Reader:
             call.cancel()
 
         try:
-            while (response := self._next(call, expire)) is not None:
+            while not self.exchange.finished():
+                response = self._next(call, expire)
+                if response is None:
+                    raise self.exchange.cut()
                 chunk = self.exchange.receive(response)
+                if self.exchange.finished():
+                    self._end(call, expire)
                 if chunk is not None:
                     yield chunk
-            if not self.exchange.finished:
-                raise self.exchange.cut()
         except grpc.RpcError as error:
-            if not self.exchange.finished:
-                raise self._failure(error, timed_out=timed_out.is_set()) from error
+            raise self._failure(error, timed_out=timed_out.is_set()) from error
         finally:
             self._watchdog.disarm(id(call))
             call.cancel()
@@ -278,6 +280,11 @@ class _Reader:
         response = next(call, None)
         self._watchdog.disarm(id(call))
         return response
+
+    def _end(self, call: Any, expire: Callable[[], None]) -> None:
+        """Read the status after the final response: Triton 2.51 keeps a request cancelled after its end."""
+        with contextlib.suppress(grpc.RpcError):  # the answer is whole, whatever the status says
+            self._next(call, expire)
 
     def _failure(self, error: Any, *, timed_out: bool) -> SpecClientError:
         if timed_out:

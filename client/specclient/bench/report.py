@@ -191,7 +191,7 @@ PERCENTILES = ("p50", "p95", "p99")
 
 def render(report: dict[str, Any]) -> RenderableType:
     """A ``document`` for the terminal, in 80 columns or more."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 0, 0, 1))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
     table.add_column("Statistic", no_wrap=True)
     for arm in (BASELINE, SPECULATIVE):
         for percentile in PERCENTILES:
@@ -202,7 +202,7 @@ def render(report: dict[str, Any]) -> RenderableType:
         table.add_row(title, *cells)
     rate = [_number(report[arm]["tokens_per_second"]) for arm in (BASELINE, SPECULATIVE)]
     table.add_row("Output Tokens Per Second", rate[0], "", "", rate[1], "", "")
-    return Group(table, *_sentences(report))
+    return Group(table, Text(), *_sentences(report))
 
 
 def _sentences(report: dict[str, Any]) -> list[Text]:

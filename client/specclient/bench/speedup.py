@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from specclient.bench.runner import Record, Recording
 from specclient.completion import Completion
@@ -77,23 +76,24 @@ def speedup(
     before, after = times.sum(axis=0)
     return Speedup(
         p50=float(np.median(times[:, 0] / times[:, 1])),
-        ci95=_interval([np.array([b / a for b, a in block]) for block in blocks.values()], seed),
+        ci95=_interval([[b / a for b, a in block] for block in blocks.values()], seed),
         aggregate=float(before / after),
         pairs=len(times),
     )
 
 
-def _interval(blocks: Sequence[npt.NDArray[np.float64]], seed: int) -> tuple[float, float] | None:
+def _interval(blocks: Sequence[Sequence[float]], seed: int) -> tuple[float, float] | None:
     """The 95 % percentile interval of the median.
 
     Blocks are drawn, not pairs: answers that were computed in one batch share its luck.
     """
     if len(blocks) < 2:
         return None
-    generator = np.random.default_rng(seed)
-    medians = [
-        np.median(np.concatenate([blocks[i] for i in generator.integers(0, len(blocks), len(blocks))]))
-        for _ in range(RESAMPLES)
-    ]
+    # Blocks as rows, padded with NaN, so that all resamples are one array operation.
+    rows = np.full((len(blocks), max(map(len, blocks))), np.nan)
+    for row, block in zip(rows, blocks, strict=True):
+        row[: len(block)] = block
+    drawn = np.random.default_rng(seed).integers(0, len(blocks), (RESAMPLES, len(blocks)))
+    medians = np.nanmedian(rows[drawn].reshape(RESAMPLES, -1), axis=1)
     low, high = np.percentile(medians, (2.5, 97.5))
     return float(low), float(high)
