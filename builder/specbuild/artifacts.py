@@ -10,6 +10,7 @@ folder keeps two builds apart; the kernel drops it when its owner dies.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import hashlib
@@ -26,6 +27,8 @@ from specbuild.errors import BuildError
 MANIFEST = "manifest.json"
 _SCHEMA = 1
 _STAGING_SUFFIX = ".staging"
+_AT_FDCWD = -100  # fcntl.h
+_RENAME_EXCHANGE = 2  # linux/fs.h
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,17 +198,31 @@ def _flush(folder: Path) -> None:
 
 
 def _replace(staging: Path, final: Path) -> None:
-    """Rename over ``final``. A folder cannot be replaced in one call, so the old one steps aside."""
-    retired = final.with_name(f".{final.name}.old{_STAGING_SUFFIX}")
+    """Rename ``staging`` to ``final``; an old folder changes places with it, and the caller removes it."""
     if final.exists():
-        final.rename(retired)
-    staging.rename(final)
+        _exchange(staging, final)
+    else:
+        staging.rename(final)
     descriptor = os.open(final.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-    shutil.rmtree(retired, ignore_errors=True)
+
+
+def _exchange(one: Path, other: Path) -> None:
+    """Swap two folders in one step where the file system can, so that a kill leaves the old or the new."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return
+    number = ctypes.get_errno()
+    if number not in {errno.EINVAL, errno.ENOSYS}:
+        raise OSError(number, os.strerror(number), str(other))
+    # NFS and others cannot: the old folder steps aside, and for a moment there is none.
+    aside = other.with_name(f".{other.name}.old{_STAGING_SUFFIX}")
+    other.rename(aside)
+    one.rename(other)
+    aside.rename(one)
 
 
 def _size(path: Path) -> int | None:

@@ -231,6 +231,21 @@ def test_new_weights_rebuild_their_model(tmp_path: Path, local: Machine) -> None
     assert steps_run(made.run()) == ["draft-convert", "draft-build"]
 
 
+def test_other_calibration_data_is_noticed(tmp_path: Path, local: Machine) -> None:
+    data = tmp_path / "calibration" / "train"
+    data.mkdir(parents=True)
+    (data / "part.jsonl").write_text('{"text": "one"}\n')
+    settings = {
+        "target": {"quantization": "fp8"},
+        "tensorrt_llm": {"calibration_dataset": str(data.parent)},
+    }
+    made = deployment(tmp_path, local, settings)
+    made.run()
+    assert steps_run(made.run()) == []
+    (data / "part.jsonl").write_text('{"text": "two"}\n')
+    assert steps_run(made.run()) == ["target-quantize", "target-build"]
+
+
 def test_checkpoints_may_be_deleted_after_the_build(tmp_path: Path, local: Machine) -> None:
     made = deployment(tmp_path, local)
     made.run()
@@ -287,11 +302,25 @@ def test_releases_without_engines_are_refused_in_one_sentence(
     assert "runtime: llmapi" in line
 
 
+def test_the_remedy_for_another_version_is_one_that_exists(tmp_path: Path, local: Machine) -> None:
+    error = refused(deployment(tmp_path, local, {"tensorrt_llm": {"version": "1.3.0rc15"}}).run())
+    assert "Set tensorrt_llm.execution: local where it is installed, or tensorrt_llm.version: 1.2.1" in error
+
+
 def test_logits_need_equal_vocabularies_and_tokens_do_not(tmp_path: Path, local: Machine) -> None:
     padded = Recipe(hidden=256, layers=1, rows=96, config=BFLOAT16)
     made = deployment(tmp_path, local, draft=padded)
     assert "logits-vocab-differs" in refused(made.run("--set", "speculation.acceptance=logits"))
     assert made.run().returncode == 0
+
+
+def test_awq_padding_is_expected_and_counts_for_logits(tmp_path: Path, local: Machine) -> None:
+    models = [Recipe(hidden=256, layers=layers, rows=65, config=BFLOAT16) for layers in (3, 1)]
+    settings = {"target": {"quantization": "int4_awq"}}
+    made = deployment(tmp_path, local, settings, target=models[0], draft=models[1])
+    done = made.run()
+    assert done.returncode == 0, done.stderr
+    assert "logits-vocab-differs" in refused(made.run("--set", "speculation.acceptance=logits"))
 
 
 def test_awq_groups_must_survive_the_split(tmp_path: Path, local: Machine) -> None:
@@ -334,6 +363,16 @@ def test_without_tensorrt_llm_and_docker_both_ways_are_named(tmp_path: Path) -> 
     assert "pip install" in error
     assert "docker" in error
     assert "1.2.1" in error
+
+
+def test_docker_that_is_asked_for_and_not_there_is_said(tmp_path: Path, local: Machine) -> None:
+    error = refused(deployment(tmp_path, local).run("--set", "tensorrt_llm.execution=docker"))
+    assert "execution is docker, and the docker command is not in PATH" in error
+
+
+def test_a_wrong_examples_folder_is_not_replaced_by_another(tmp_path: Path, local: Machine) -> None:
+    error = refused(deployment(tmp_path, local).run("--set", f"tensorrt_llm.examples_dir={tmp_path}"))
+    assert f"is not {tmp_path}" in error
 
 
 def test_another_version_on_this_machine_is_not_used(tmp_path: Path) -> None:

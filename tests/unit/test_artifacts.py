@@ -111,33 +111,47 @@ def test_a_second_writer_is_told_who_has_the_lock(tmp_path: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("moment", ["staging", "replacing"])
+@pytest.mark.parametrize("moment", ["staging", "replaced", "between two renames"])
 def test_a_killed_writer_leaves_old_or_new_and_the_next_one_cleans_up(tmp_path: Path, moment: str) -> None:
     publish(tmp_path / "x", key="old")
     script = """
-        import os, signal, sys
+        import ctypes, os, signal, sys
         from pathlib import Path
         from specbuild import artifacts
         final, moment = Path(sys.argv[1]), sys.argv[2]
-        if moment == "replacing":
+        def die():
+            os.kill(os.getpid(), signal.SIGKILL)
+        if moment == "replaced":
+            exchange = artifacts._exchange
+            artifacts._exchange = lambda *paths: (exchange(*paths), die())
+        if moment == "between two renames":
+            artifacts._RENAME_EXCHANGE = 1 << 20  # EINVAL, as from a file system that cannot exchange
             rename = Path.rename
-            def dying(self, other):
-                result = rename(self, other)
-                os.kill(os.getpid(), signal.SIGKILL)
-            Path.rename = dying
+            Path.rename = lambda *paths: (rename(*paths), die())
         with artifacts.lock(final), artifacts.publish(final, key="new", facts={}) as staging:
             (staging / "file").write_text("new")
             if moment == "staging":
-                os.kill(os.getpid(), signal.SIGKILL)
+                die()
     """
     child = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "x"), moment], check=False
     )
     assert child.returncode == -signal.SIGKILL
-    complete = artifacts.read_manifest(tmp_path / "x")
-    assert complete is None or (complete.key in {"old", "new"} and artifacts.damage(tmp_path / "x") == [])
+    left = artifacts.read_manifest(tmp_path / "x")
+    assert (None if left is None else left.key) == {"staging": "old", "replaced": "new"}.get(moment)
+    assert left is None or artifacts.damage(tmp_path / "x") == []
     publish(tmp_path / "x", key="again")
     assert artifacts.is_current(tmp_path / "x", "again")
+    assert {p.name for p in tmp_path.iterdir()} == {"x", ".x.lock"}
+
+
+def test_a_folder_is_replaced_where_folders_cannot_change_places(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "x", key="old")
+    monkeypatch.setattr(artifacts, "_RENAME_EXCHANGE", 1 << 20)
+    publish(tmp_path / "x", key="new")
+    assert artifacts.is_current(tmp_path / "x", "new")
     assert {p.name for p in tmp_path.iterdir()} == {"x", ".x.lock"}
 
 

@@ -209,6 +209,7 @@ def test_modelopt_quantises_what_is_asked_and_the_result_is_served(tmp_path: Pat
     made = quantised(tmp_path, workshop, kv_cache={"dtype": "fp8"})
     done = made.run()
     assert done.returncode == 0, done.stderr
+    assert "✓ target-quantize (1 of 1)" in done.stderr and "engines-target-quantize.log" in done.stderr
     assert [line.split()[1:] for line in runs(workshop)] == [["fp8", "fp8"]]
     assert served(made)["model"] == str(made.engines / "target")
     assert served(made)["speculative_config"]["speculative_model"].endswith("models/draft")
@@ -216,6 +217,22 @@ def test_modelopt_quantises_what_is_asked_and_the_result_is_served(tmp_path: Pat
     assert artifacts.damage(made.engines / "target") == []
     assert made.run().returncode == 0
     assert len(runs(workshop)) == 1, "an unchanged checkpoint was quantised again"
+
+
+def test_json_names_the_folders_of_this_runtime_only(tmp_path: Path, workshop: Machine) -> None:
+    made = quantised(tmp_path, workshop)
+    (made.engines / "draft").mkdir(parents=True)  # engines of another runtime
+    written = json.loads(made.run("--json").stdout)["engines"]
+    assert written == {name: str(made.engines / name) for name in ("target", "llmapi")}
+
+
+def test_another_release_of_the_script_quantises_again(tmp_path: Path, workshop: Machine) -> None:
+    made = quantised(tmp_path, workshop)
+    assert made.run().returncode == 0
+    script = next((workshop.root / "Model-Optimizer").rglob("hf_ptq.py"))
+    script.write_text(script.read_text(encoding="utf-8") + "# newer\n", encoding="utf-8")
+    assert made.run().returncode == 0
+    assert len(runs(workshop)) == 2
 
 
 def test_an_unquantised_cache_is_asked_for_by_name(tmp_path: Path, workshop: Machine) -> None:

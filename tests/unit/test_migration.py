@@ -220,6 +220,16 @@ def test_engines_tell_format_and_parallelism(tmp_path: Path) -> None:
     assert note(result, "engine/gather_generation_logits").kind == "lost"
 
 
+def test_each_setting_has_one_note(tmp_path: Path) -> None:
+    write_engine(tmp_path / "engines" / "target", draft_length=4, max_input_len=4800)
+    write_engine(tmp_path / "engines" / "draft")
+    found = migration.recover(repository(tmp_path), HINTS)
+    settings = config.validate(found.document, source="recovered")
+    names = [note.setting for note in migration.translate(settings, before=found.notes).notes]
+    assert names.count("limits.max_input_len") == 1
+    assert len(names) == len(set(names))
+
+
 def test_an_engine_of_an_unsupported_release_moves_to_the_recommended_one(tmp_path: Path) -> None:
     write_engine(tmp_path / "engines" / "target", draft_length=4, version="0.17.0.post1")
     write_engine(tmp_path / "engines" / "draft", version="0.17.0.post1")

@@ -137,6 +137,16 @@ def test_json_is_one_document_with_the_facts(tmp_path: Path, capsys: pytest.Capt
     }
 
 
+def test_a_quantised_cache_takes_a_byte_per_number(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    sizes = []
+    for overrides in ([], ["runtime=llmapi"], ["runtime=llmapi", "kv_cache.dtype=fp8"]):
+        settings = config.load(path, overrides)
+        facts = check.document(pairing.inspect(settings), settings)
+        sizes.append(facts["draft"]["kv_bytes_per_token"])
+    assert sizes[0] == sizes[1] == 4 * sizes[2]
+
+
 @pytest.mark.parametrize("width", [80, 200])
 def test_report_fits_the_terminal_and_loses_no_word(tmp_path: Path, width: int) -> None:
     path = written(tmp_path, draft=Recipe(swap=(10, 11), chat_template=None, rows=72, context=100))

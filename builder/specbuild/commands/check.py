@@ -48,13 +48,13 @@ def document(report: pairing.PairReport, settings: Config) -> dict[str, Any]:
     """The report as JSON types; facts that could not be read are null."""
     return {
         "ok": report.ok,
-        "target": summary(settings.target, report.target),
-        "draft": summary(settings.draft, report.draft),
+        "target": summary(settings.target, report.target, settings),
+        "draft": summary(settings.draft, report.draft, settings),
         "findings": [asdict(finding) for finding in report.findings],
     }
 
 
-def summary(options: Model, model: Examination) -> dict[str, Any]:
+def summary(options: Model, model: Examination, settings: Config) -> dict[str, Any]:
     """The facts of one model that matter for a deployment."""
     config, weights = model.config, model.weights
     return {
@@ -67,14 +67,16 @@ def summary(options: Model, model: Examination) -> dict[str, Any]:
         "vocab_size": config.vocab_size if config else None,
         "context_length": config.context_length if config else None,
         "bytes": weights.nbytes if weights else None,
-        "kv_bytes_per_token": config.kv_bytes_per_token(_kv_element_bytes(options, model))
+        "kv_bytes_per_token": config.kv_bytes_per_token(_kv_element_bytes(options, model, settings))
         if config
         else None,
     }
 
 
-def _kv_element_bytes(options: Model, model: Examination) -> int:
-    """Bytes of one cached number: the type the model computes in."""
+def _kv_element_bytes(options: Model, model: Examination, settings: Config) -> int:
+    """Bytes of one cached number: that of the cache's type, which by default is the model's."""
+    if settings.runtime != "torch" and settings.kv_cache.dtype != "auto":
+        return 1
     return 4 if (model.dtype if options.dtype == "auto" else options.dtype) == "float32" else 2
 
 

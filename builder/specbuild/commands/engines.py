@@ -44,9 +44,15 @@ def engines(settings: Config, dry_run: bool, as_json: bool) -> None:
         return
     with step("engines") as report:
         runtime.build(settings, report)
-    places = {name: settings.engines_dir / name for name in ("target", "draft", "llmapi")}
-    folders = {name: str(place) for name, place in places.items() if place.is_dir()}
     if as_json:
-        print_json({"engines": folders})
+        print_json({"engines": {name: str(settings.engines_dir / name) for name in _built(settings)}})
     else:
         click.echo(settings.engines_dir)
+
+
+def _built(settings: Config) -> list[str]:
+    """The folders of this runtime; another one's may lie beside them."""
+    models = {"target": settings.target, "draft": settings.draft}
+    if settings.runtime != "llmapi":
+        return list(models)
+    return [*(name for name, model in models.items() if model.quantization), "llmapi"]

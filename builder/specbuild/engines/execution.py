@@ -11,14 +11,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from rich.text import Text
+
+from specbuild import progress
 from specbuild.engines import failures, guard
 from specbuild.engines.launch import Launcher
 from specbuild.engines.plan import Step, shell_line
 from specbuild.errors import BuildError
+from specbuild.progress import Report
 
 Tick = Callable[[float, float], None]
 """Called about once a second with the seconds since the start and since the last output."""
 _TICK_S = 1.0
+_HEARTBEAT_S = 60.0
+_QUIET_S = 60.0
+"""Silence that is worth mentioning; a TensorRT build is quiet for minutes at times."""
 
 
 def run(step: Step, launcher: Launcher, log: Path, tick: Tick) -> None:
@@ -41,6 +48,21 @@ def run(step: Step, launcher: Launcher, log: Path, tick: Tick) -> None:
         ) from error
     if code != 0:
         raise failures.explain(step, code, log)
+
+
+def ticker(title: str, report: Report) -> Tick:
+    """Elapsed time on the status line; elsewhere a plain line every minute."""
+    printed = 0.0
+
+    def tick(elapsed: float, quiet: float) -> None:
+        nonlocal printed
+        silence = f", no output for {quiet:.0f} s" if quiet >= _QUIET_S else ""
+        report(f"{title}, {elapsed:.0f} s{silence}")
+        if not progress.console.is_terminal and elapsed - printed >= _HEARTBEAT_S:
+            printed = elapsed
+            progress.console.print(Text(f"… {title}, {elapsed:.0f} s{silence}"), soft_wrap=True)
+
+    return tick
 
 
 def _supervise(argv: tuple[str, ...], step: Step, launcher: Launcher, *, log: BinaryIO, tick: Tick) -> int:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import logging
 import os
 import shutil
@@ -52,11 +53,16 @@ def _query(program: str) -> tuple[Gpu, ...]:
 
 
 def _visible(gpus: Sequence[Gpu]) -> tuple[Gpu, ...]:
-    """The GPUs that CUDA_VISIBLE_DEVICES leaves, where it gives numbers."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "").replace(" ", "").split(",")
-    if not all(number.isdecimal() for number in chosen):
+    """The GPUs that CUDA_VISIBLE_DEVICES leaves, as CUDA reads it: the first bad number ends the list.
+
+    Names (GPU-..., MIG-...) are not resolved: then all GPUs are given.
+    """
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None or chosen.startswith(("GPU-", "MIG-")):
         return tuple(gpus)
-    return tuple(gpus[int(number)] for number in chosen if int(number) < len(gpus))
+    numbers = (word.strip() for word in chosen.split(","))
+    good = itertools.takewhile(lambda word: word.isdecimal() and int(word) < len(gpus), numbers)
+    return tuple(gpus[int(word)] for word in good)
 
 
 def _parse(line: str) -> Gpu:

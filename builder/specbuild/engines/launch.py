@@ -162,7 +162,8 @@ def installed_version() -> str | None:
 def _local(settings: Config, version: str, *, required: bool) -> Local:
     scripts = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     program = shutil.which("trtllm-build", path=scripts)
-    folders = [settings.tensorrt_llm.examples_dir or Path("/nonexistent"), *map(Path, EXAMPLES)]
+    given = settings.tensorrt_llm.examples_dir
+    folders = [given.expanduser().absolute()] if given else [*map(Path, EXAMPLES)]
     examples = next((folder for folder in folders if (folder / "quantization").is_dir()), None)
     if required and program is None:
         raise MissingDependencyError(
@@ -173,11 +174,12 @@ def _local(settings: Config, version: str, *, required: bool) -> Local:
         )
     if required and examples is None:
         raise MissingDependencyError(
-            "TensorRT-LLM's examples folder, which has the converters, is not on this machine",
+            "TensorRT-LLM's examples folder, which has the converters, is not "
+            + (f"{given} (no quantization folder in it)" if given else "on this machine"),
             remedy=f"git clone --depth 1 --branch v{version} https://github.com/NVIDIA/TensorRT-LLM, and set "
             "tensorrt_llm.examples_dir to its examples folder; or set tensorrt_llm.execution: docker.",
         )
-    place = PurePosixPath(examples or EXAMPLES[0])
+    place = PurePosixPath(examples or folders[0])
     # In a checkout the parent also has the sources of tensorrt_llm, which must not hide the installed one.
     is_checkout = Path(place.parent, "tensorrt_llm").is_dir()
     python_path = None if is_checkout else place.parent
@@ -188,7 +190,7 @@ def _docker(settings: Config, program: str) -> Docker:
     """``examples_dir`` names a folder of this machine where there is one, and one of the image otherwise."""
     given = settings.tensorrt_llm.examples_dir
     image = settings.tensorrt_llm.image
-    on_host = given.absolute() if given is not None and given.is_dir() else None
+    on_host = given.expanduser().absolute() if given is not None and given.expanduser().is_dir() else None
     usual = EXAMPLES[1] if "/tensorrt-llm/release" in image else EXAMPLES[0]
     place = PurePosixPath(on_host or given or usual)
     return Docker(Toolchain("python3", "trtllm-build", place, place.parent), image, program, on_host)
@@ -196,14 +198,16 @@ def _docker(settings: Config, program: str) -> Docker:
 
 def _missing(settings: Config, version: str | None) -> MissingDependencyError:
     wanted = settings.tensorrt_llm
-    here = f"version {version}" if version else "not installed"
+    here = f"{sys.executable} has {f'version {version}' if version else 'none'}"
+    if wanted.execution == "docker":
+        here = "tensorrt_llm.execution is docker"
     docker = (
         "the docker command is not in PATH" if shutil.which("docker") is None else "docker was not allowed"
     )
     return MissingDependencyError(
-        f"TensorRT-LLM {wanted.version} is needed: it is {here} in {sys.executable}, and {docker}",
+        f"TensorRT-LLM {wanted.version} is needed: {here}, and {docker}",
         remedy=f"Either run specbuild where TensorRT-LLM {wanted.version} is installed (inside "
         f"{wanted.image}, or after pip install --extra-index-url https://pypi.nvidia.com "
-        f"tensorrt-llm=={wanted.version}); or install docker with the NVIDIA Container Toolkit and set "
-        "tensorrt_llm.execution: docker.",
+        f"tensorrt-llm=={wanted.version}), or install docker with the NVIDIA Container Toolkit; "
+        "tensorrt_llm.execution: auto takes what is there.",
     )

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from rich.text import Text
 
 import specbuild
-from specbuild import artifacts, pairing
+from specbuild import artifacts, pairing, progress
 from specbuild.checkpoint import Checkpoint
 from specbuild.config import Config, Model
 from specbuild.engines import execution, gpus, launch, llmapi_quantize
@@ -65,8 +67,8 @@ def build(settings: Config, report: Report) -> None:
         for folder in [*(step.folder for step in prepared.steps), final]:
             locks.enter_context(artifacts.lock(folder))
         pending = [step for step in prepared.steps if not artifacts.is_current(step.folder, step.key)]
-        for step in pending:
-            _perform(step, prepared, report)
+        for index, step in enumerate(pending, 1):
+            _perform(step, prepared, f"{step.name} ({index} of {len(pending)})", report)
         written = _write(prepared, final)
     outcomes = [f"{step.model} {'quantised' if step in pending else 'unchanged'}" for step in prepared.steps]
     report(", ".join([*outcomes, f"{MODEL_YAML} {'written' if written else 'unchanged'}"]))
@@ -114,7 +116,7 @@ def _launcher(settings: Config, *, required: bool) -> Launcher:
     return launcher
 
 
-def _perform(step: Step, prepared: _Build, report: Report) -> None:
+def _perform(step: Step, prepared: _Build, title: str, report: Report) -> None:
     """Quantise into a staging folder, check that a complete checkpoint came out, and publish it."""
     assert prepared.launcher is not None
     if not gpus.detect():
@@ -122,14 +124,16 @@ def _perform(step: Step, prepared: _Build, report: Report) -> None:
             "nvidia-smi lists no GPU, and ModelOpt calibrates on one",
             remedy="Quantise on a machine with a GPU, or name a checkpoint that is quantised already.",
         )
+    start = time.monotonic()
     log = prepared.settings.logs_dir / f"engines-{step.name}.log"
+    report(title)
     facts = {"step": step.document(), "specbuild": specbuild.__version__}
     with artifacts.publish(step.folder, key=step.key, facts=facts) as staging:
         staged = step.relocated(staging)
-        execution.run(
-            staged, prepared.launcher, log, lambda elapsed, _quiet: report(f"{step.name}, {elapsed:.0f} s")
-        )
+        execution.run(staged, prepared.launcher, log, execution.ticker(title, report))
+        report(f"{title}: verifying and hashing")
         _require_complete(staged)
+    progress.console.print(Text(f"✓ {title}  {time.monotonic() - start:.1f} s  {log}"), soft_wrap=True)
 
 
 def _require_complete(step: Step) -> None:

@@ -44,11 +44,16 @@ def step(role: ModelName, checkpoint: Checkpoint, settings: Config, program: tup
         env={"PYTHONUNBUFFERED": "1"},
         inputs=(source, script.parent),
         outputs=(folder / CONFIG, folder / MODELOPT_CONFIG),
-        key=_key(arguments, checkpoint.content_digest(), settings),
+        key=_key(arguments, [checkpoint.content_digest(), _digest(script)], settings),
     )
 
 
-def _key(arguments: list[str], source: str, settings: Config) -> str:
+def _digest(script: Path) -> str | None:
+    """Another release of the script may quantise otherwise; None for a plan where there is none."""
+    return artifacts.sha256(script) if script.is_file() else None
+
+
+def _key(arguments: list[str], source: list[str | None], settings: Config) -> str:
     """Places do not change what comes out. Raises ValueError on arguments that hf_ptq.py would refuse."""
     flags = contracts.parse("hf_ptq", arguments)
     chosen = {name: value for name, value in flags.items() if not name.endswith("_path")}

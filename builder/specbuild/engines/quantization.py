@@ -2,7 +2,8 @@
 """Weight formats of an engine: how they are made, which GPU runs them, what the engine calls them.
 
 Sources in NVIDIA/TensorRT-LLM: tensorrt_llm/builder.py at 008b2b8d (what is refused on which GPU, which
-formats carry an FP8 KV cache), tensorrt_llm/quantization/quantize_by_modelopt.py at 042c510d.
+formats carry an FP8 KV cache), tensorrt_llm/quantization/quantize_by_modelopt.py at 042c510d. The padding
+for AWQ: modelopt/torch/export/model_config_export.py of NVIDIA/Model-Optimizer.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ _NO_INTEGERS_FROM: Capability = (10, 0)
 _NO_INTEGERS_BELOW: Capability = (12, 0)
 AWQ_GROUP = 128
 """Input channels that share a scale; quantize.py's --awq_block_size."""
+_AWQ_ROWS = 64
 CALIBRATION_NAMES = frozenset({"cnn_dailymail", "pileval"})
 """Data sets that quantize.py downloads; anything else is a folder."""
 
@@ -73,3 +75,10 @@ FORMATS: Mapping[str, Format] = {
     "int8_wo": Format(calibrated=False, bits=8, algorithm="W8A16", integers=True),
     "int4_wo": Format(calibrated=False, bits=4.25, algorithm="W4A16", integers=True),
 }
+
+
+def engine_rows(vocab_size: int, quantization: str | None) -> int:
+    """vocab_size of the engine; for AWQ the embedding and the output layer are padded to a multiple of 64."""
+    if quantization is None or not FORMATS[quantization].groups:
+        return vocab_size
+    return -(-vocab_size // _AWQ_ROWS) * _AWQ_ROWS

@@ -67,12 +67,15 @@ def version_in(image: str) -> str | None:
     return None
 
 
+def newest_image(version: str) -> str | None:
+    """The newest Triton image with ``version``; None when there is none."""
+    rows = contracts.document("containers")["rows"]
+    return next((str(row["image"]) for row in rows if same(row["tensorrt_llm"], version)), None)
+
+
 def image_with(version: str) -> str:
     """The newest Triton image with ``version``, or the recommended one when none has it."""
-    rows = contracts.document("containers")["rows"]
-    wanted = [row["image"] for row in rows if same(row["tensorrt_llm"], version)]
-    recommended = [row["image"] for row in rows if row["tensorrt_llm"] == RECOMMENDED]
-    return str((wanted or recommended)[0])
+    return newest_image(version) or str(newest_image(RECOMMENDED))
 
 
 def refusal(version: str) -> str | None:

@@ -19,7 +19,7 @@ from specbuild.config import Config, Model
 from specbuild.engines import contracts
 from specbuild.engines.families import FAMILIES, Family
 from specbuild.engines.plan import Expected, Plan, Step
-from specbuild.engines.quantization import AWQ_GROUP, CALIBRATION_NAMES, FORMATS, Capability
+from specbuild.engines.quantization import AWQ_GROUP, CALIBRATION_NAMES, FORMATS, Capability, engine_rows
 from specbuild.pairing.finding import ModelName
 
 _FORMAT = 1
@@ -72,6 +72,7 @@ class _Job:
     settings: Config
     tools: Toolchain
     capability: Capability | None
+    calibration: str | None
 
     @property
     def family(self) -> Family:
@@ -98,14 +99,18 @@ def plan(
     sources: Mapping[ModelName, Source],
     tools: Toolchain,
     capability: Capability | None,
+    *,
+    calibration: str | None = None,
 ) -> Plan:
     """The steps for both models of a pair that ``pairing`` has found no error in.
 
     ``capability`` is None where there is no GPU to ask: such a plan can be shown, its keys never match.
+    ``calibration`` is a sha256 over ``calibration_folder``, where there is one.
     """
     options: dict[ModelName, Model] = {"target": settings.target, "draft": settings.draft}
     jobs = [
-        _Job(role, options[role], source, settings, tools, capability) for role, source in sources.items()
+        _Job(role, options[role], source, settings, tools, capability, calibration)
+        for role, source in sources.items()
     ]
     steps: list[Step] = []
     for job in jobs:
@@ -122,15 +127,17 @@ def _checkpoint_step(job: _Job) -> Step:
     arguments = _quantize(job, folder) if calibrate else _convert(job, folder)
     script = "quantization/quantize.py" if calibrate else job.family.converter
     contract: contracts.Tool = "quantize" if calibrate else job.family.contract
+    data = calibration_folder(job.settings) if calibrate else None
+    source = [job.source.digest, *([job.calibration] if data else [])]
     return Step(
         name=f"{job.role}-{'quantize' if calibrate else 'convert'}",
         model=job.role,
         argv=(job.tools.python, str(job.tools.examples / script), *arguments),
-        env=_script_env(job, offline=not calibrate or bool(_calibration_folder(job))),
-        inputs=(job.source.folder.absolute(), *(_calibration_folder(job) if calibrate else ())),
+        env=_script_env(job, offline=not calibrate or data is not None),
+        inputs=(job.source.folder.absolute(), *([data] if data else [])),
         outputs=_files(folder, job.world, "safetensors"),
         # Integer weights are laid out for the GPU that they are meant for.
-        key=_key(job, contract, arguments, job.source.digest, on_gpu=quantization is not None),
+        key=_key(job, contract, arguments, source, on_gpu=quantization is not None),
     )
 
 
@@ -154,9 +161,8 @@ def _quantize(job: _Job, folder: Path) -> list[str]:
     arguments = ["--model_dir", str(job.source.folder.absolute()), "--output_dir", str(folder)]
     arguments += ["--dtype", job.dtype, "--qformat", quantization]
     arguments += ["--tp_size", str(options.tp_size), "--pp_size", str(options.pp_size)]
-    folders = _calibration_folder(job)
-    dataset = str(folders[0]) if folders else job.settings.tensorrt_llm.calibration_dataset
-    arguments += ["--calib_dataset", dataset]
+    data = calibration_folder(job.settings) or job.settings.tensorrt_llm.calibration_dataset
+    arguments += ["--calib_dataset", str(data)]
     if FORMATS[quantization].groups:
         arguments += ["--awq_block_size", str(AWQ_GROUP)]
     if job.settings.kv_cache.dtype != "auto":
@@ -164,10 +170,10 @@ def _quantize(job: _Job, folder: Path) -> list[str]:
     return arguments
 
 
-def _calibration_folder(job: _Job) -> tuple[Path, ...]:
-    """The data set's folder; empty when quantize.py knows the set by name and downloads it."""
-    dataset = job.settings.tensorrt_llm.calibration_dataset
-    return () if dataset in CALIBRATION_NAMES else (Path(dataset).expanduser().absolute(),)
+def calibration_folder(settings: Config) -> Path | None:
+    """The data set's folder; None when quantize.py knows the set by name and downloads it."""
+    dataset = settings.tensorrt_llm.calibration_dataset
+    return None if dataset in CALIBRATION_NAMES else Path(dataset).expanduser().absolute()
 
 
 def _build_step(job: _Job, checkpoint: Step) -> Step:
@@ -184,7 +190,7 @@ def _build_step(job: _Job, checkpoint: Step) -> Step:
         env=_OFFLINE,
         inputs=(checkpoint.folder,),
         outputs=_files(folder, job.world, "engine"),
-        key=_key(job, "trtllm_build", arguments, checkpoint.key, on_gpu=True),
+        key=_key(job, "trtllm_build", arguments, [checkpoint.key], on_gpu=True),
     )
 
 
@@ -248,18 +254,22 @@ _IRRELEVANT = frozenset(
 )
 
 
-def _key(job: _Job, tool: contracts.Tool, arguments: Sequence[str], source: str, *, on_gpu: bool) -> str:
+def _key(
+    job: _Job, tool: contracts.Tool, arguments: Sequence[str], source: Sequence[str | None], *, on_gpu: bool
+) -> str:
     """The content key of a step; places and the number of workers do not change what comes out.
 
-    Raises ValueError when ``tool`` would refuse ``arguments``, which no configuration should bring about.
+    ``source`` are the digests of what is read. Raises ValueError when ``tool`` would refuse ``arguments``,
+    which no configuration should bring about.
     """
     flags: dict[str, Any] = contracts.parse(tool, arguments)
+    irrelevant = _IRRELEVANT | ({"--calib_dataset"} if calibration_folder(job.settings) else set())
     return artifacts.content_key(
         {
             "format": _FORMAT,
             "tool": tool,
-            "flags": {name: value for name, value in flags.items() if name not in _IRRELEVANT},
-            "source": source,
+            "flags": {name: value for name, value in flags.items() if name not in irrelevant},
+            "source": list(source),
             "tensorrt_llm": job.settings.tensorrt_llm.version,
             "compute_capability": job.capability if on_gpu else None,
         }
@@ -277,7 +287,7 @@ def _expected(job: _Job) -> Expected:
         max_input_len=settings.limits.max_seq_len,
         max_seq_len=settings.limits.max_seq_len + job.draft_length,
         max_num_tokens=num_tokens(settings),
-        vocab_size=job.source.vocab_size,
+        vocab_size=engine_rows(job.source.vocab_size, options.quantization),
         tp_size=options.tp_size,
         pp_size=options.pp_size,
         dtype=job.dtype,

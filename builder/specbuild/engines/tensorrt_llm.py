@@ -16,7 +16,7 @@ from rich.text import Text
 
 import specbuild
 from specbuild import artifacts, pairing, progress
-from specbuild.checkpoint import Checkpoint
+from specbuild.checkpoint import Checkpoint, digest
 from specbuild.config import Config
 from specbuild.engines import disk, execution, gpus, launch, readback, steps, unchanged
 from specbuild.engines.gpus import Gpu
@@ -26,10 +26,6 @@ from specbuild.engines.steps import Source
 from specbuild.errors import BuildError
 from specbuild.pairing.finding import ModelName
 from specbuild.progress import Report
-
-_HEARTBEAT_S = 60.0
-_QUIET_S = 60.0
-"""Silence that is worth mentioning; a TensorRT build is quiet for minutes at times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,8 @@ def _prepare(settings: Config, *, required: bool) -> _Build:
     launcher = launch.choose(settings, required=required)
     devices = gpus.detect()
     sources = {role: _source(checkpoint) for role, checkpoint in checkpoints.items()}
-    plan = steps.plan(settings, sources, launcher.tools, gpus.common_capability(devices))
+    capability, calibration = gpus.common_capability(devices), _calibration_digest(settings)
+    plan = steps.plan(settings, sources, launcher.tools, capability, calibration=calibration)
     return _Build(settings, checkpoints, sources, plan, launcher, devices)
 
 
@@ -107,6 +104,15 @@ def _source(checkpoint: Checkpoint) -> Source:
         parameters=checkpoint.weights.parameters,
         digest=checkpoint.content_digest(),
     )
+
+
+def _calibration_digest(settings: Config) -> str | None:
+    """A sha256 over the calibration data; None when it is downloaded, or not needed and not there."""
+    folder = steps.calibration_folder(settings)
+    if folder is None or not folder.is_dir():
+        return None
+    files = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return digest.of_files(folder, files)
 
 
 def _pending(plan: Plan) -> list[Step]:
@@ -143,27 +149,12 @@ def _perform(step: Step, prepared: _Build, title: str, report: Report) -> None:
     report(title)
     with artifacts.publish(step.folder, key=step.key, facts=_facts(step, prepared)) as staging:
         staged = step.relocated(staging)
-        execution.run(staged, prepared.launcher, log, _ticker(title, report))
+        execution.run(staged, prepared.launcher, log, execution.ticker(title, report))
         report(f"{title}: verifying and hashing")
         readback.require(staged, prepared.plan.expected[step.model])
         if step is prepared.plan.of(step.model)[-1]:
             _add_tokenizer(prepared.checkpoints[step.model], staging / "tokenizer")
     progress.console.print(Text(f"✓ {title}  {time.monotonic() - start:.1f} s  {log}"), soft_wrap=True)
-
-
-def _ticker(title: str, report: Report) -> execution.Tick:
-    """Elapsed time on the status line; elsewhere a plain line every minute."""
-    printed = 0.0
-
-    def tick(elapsed: float, quiet: float) -> None:
-        nonlocal printed
-        silence = f", no output for {quiet:.0f} s" if quiet >= _QUIET_S else ""
-        report(f"{title}, {elapsed:.0f} s{silence}")
-        if not progress.console.is_terminal and elapsed - printed >= _HEARTBEAT_S:
-            printed = elapsed
-            progress.console.print(Text(f"… {title}, {elapsed:.0f} s{silence}"), soft_wrap=True)
-
-    return tick
 
 
 def _add_tokenizer(checkpoint: Checkpoint, folder: Path) -> None:

@@ -18,6 +18,7 @@ import specbuild
 from specbuild import artifacts
 from specbuild.checkpoint import resolve
 from specbuild.config import Config
+from specbuild.engines import steps
 from specbuild.engines.quantization import Capability
 from specbuild.errors import CheckpointError
 
@@ -27,10 +28,12 @@ _SECTIONS = {"target", "draft", "speculation", "limits", "kv_cache", "tensorrt_l
 
 
 def fingerprint(settings: Config, capability: Capability | None) -> str | None:
-    """Equal for equal settings, GPU and checkpoint files; None when a checkpoint is not at hand."""
+    """Equal for equal settings, GPU, checkpoint files and calibration data; None when one cannot be read."""
     try:
         folders = [resolve(model) for model in (settings.target, settings.draft)]
         listings = [[_identity(path) for path in sorted(folder.iterdir())] for folder in folders]
+        data = steps.calibration_folder(settings)
+        listings.append([_identity(path) for path in sorted(data.rglob("*"))] if data else [])
     except (CheckpointError, OSError):
         return None
     return artifacts.content_key(
@@ -62,7 +65,7 @@ def remember(settings: Config, mark: str | None, keys: Mapping[str, str]) -> Non
 
 def _identity(path: Path) -> list[str | int]:
     status = path.stat()
-    return [path.name, status.st_size, status.st_mtime_ns, status.st_ino]
+    return [str(path), status.st_size, status.st_mtime_ns, status.st_ino]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -66,9 +66,7 @@ def translate(settings: Config, *, before: tuple[Note, ...] = ()) -> Migration:
     _formats(draft, settings)
     _speculation(draft, settings, spelling)
     _tools(draft, settings)
-    touched = {note.setting for note in draft.notes} | {
-        word for note in before for word in note.reason.split()
-    }
+    touched = {note.setting for note in (*before, *draft.notes)}
     carried = tuple(
         Note("carried", key, _spell(value), "")
         for key, value in _leaves(draft.document)

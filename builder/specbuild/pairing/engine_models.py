@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from specbuild.checkpoint import Examination, ModelConfig
 from specbuild.config import Model
 from specbuild.engines.families import FAMILIES, Family
-from specbuild.engines.quantization import AWQ_GROUP, FORMATS
+from specbuild.engines.quantization import AWQ_GROUP, FORMATS, engine_rows
 from specbuild.pairing.finding import Finding, ModelName, Pair
 
 # quantize.py takes a path with one of these words for another kind of model
@@ -55,7 +55,7 @@ def quantization(pair: Pair) -> Iterator[Finding]:
             yield Finding.of(
                 "engine-quantization-unsupported",
                 subject,
-                f"neither {known.title}'s converter nor quantize.py makes {chosen}",
+                f"{known.title}'s converter does not make {chosen}, and specbuild knows no other way",
                 remedy=f"Set {subject}.quantization to one of {', '.join(sorted(known.documented_formats))}.",
             )
         elif chosen not in known.documented_formats:
@@ -123,7 +123,7 @@ def _bad_splits(config: ModelConfig, options: Model, known: Family | None) -> It
     if options.pp_size > config.num_layers:
         yield f"{config.num_layers} layers cannot be split over {options.pp_size} stages"
     if known and not known.pipeline_parallel and options.pp_size > 1:
-        yield f"{known.title}'s converter has no pipeline parallelism"
+        yield f"TensorRT-LLM documents no pipeline parallelism for {known.title}"
     if options.quantization and FORMATS[options.quantization].groups:
         columns = {
             "attention output": config.num_heads * config.head_dim,
@@ -160,13 +160,18 @@ def vocabulary(pair: Pair) -> Iterator[Finding]:
     target, draft = pair.target.config, pair.draft.config
     if pair.settings.speculation.acceptance != "logits" or target is None or draft is None:
         return
-    if target.vocab_size != draft.vocab_size:
+    rows = [
+        engine_rows(config.vocab_size, options.quantization)
+        for config, options in ((target, pair.settings.target), (draft, pair.settings.draft))
+    ]
+    if rows[0] != rows[1]:
         yield Finding.of(
             "logits-vocab-differs",
             "pair",
-            f"acceptance: logits compares distributions, but the target has {target.vocab_size} rows and the "
-            f"draft {draft.vocab_size} (padding counts)",
-            remedy="Set speculation.acceptance: exact, or take a draft with the same config.json vocab_size.",
+            f"acceptance: logits compares distributions, but the target's engine has {rows[0]} rows and the "
+            f"draft's {rows[1]} (padding counts)",
+            remedy="Set speculation.acceptance: exact, or take a draft with the same config.json vocab_size "
+            "(AWQ pads it to a multiple of 64).",
         )
 
 

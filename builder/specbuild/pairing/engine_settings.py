@@ -38,12 +38,15 @@ def release(pair: Pair) -> Iterator[Finding]:
         )
     inside = releases.version_in(wanted.image)
     if wanted.execution != "local" and inside and not releases.same(inside, wanted.version):
+        image = releases.newest_image(wanted.version)
+        other = (
+            f"tensorrt_llm.image: {image}" if image else "tensorrt_llm.execution: local where it is installed"
+        )
         yield Finding.of(
             "image-version-differs",
             "settings",
             f"{wanted.image} holds TensorRT-LLM {inside}, but tensorrt_llm.version is {wanted.version}",
-            remedy=f"Set tensorrt_llm.image: {releases.image_with(wanted.version)}, or "
-            f"tensorrt_llm.version: {inside}.",
+            remedy=f"Set {other}, or tensorrt_llm.version: {inside}.",
         )
 
 

@@ -82,7 +82,7 @@ def _engine_config(args, model: dict[str, Any], root: Path, faults: Faults) -> d
         "max_num_tokens": max_num_tokens,
         "opt_num_tokens": args.opt_num_tokens or args.max_batch_size,
         "max_prompt_embedding_table_size": args.max_prompt_embedding_table_size,
-        "kv_cache_type": "PAGED" if args.kv_cache_type.startswith("(") else args.kv_cache_type.upper(),
+        "kv_cache_type": _kv_cache_type(args.kv_cache_type, root),
         "gather_context_logits": args.gather_context_logits,
         "gather_generation_logits": args.gather_generation_logits,
         "strongly_typed": True,
@@ -113,6 +113,12 @@ def _plugins(args, model: dict[str, Any], root: Path) -> dict[str, Any]:
         "use_fp8_context_fmha": args.use_fp8_context_fmha == "enable" and fp8 and cache == "FP8",
         "tokens_per_block": args.tokens_per_block,
     }
+
+
+def _kv_cache_type(wanted: str, root: Path) -> str:
+    """In lower case from 1.2 on, where the configuration became a pydantic model (pull request 8330)."""
+    name = "paged" if wanted.startswith("(") else wanted
+    return name if _version(root) >= "1.2" else name.upper()
 
 
 def _version(root: Path) -> str:

@@ -83,6 +83,8 @@ def _inside(word: str, root: Path) -> str:
 def _start(root: Path, args: argparse.Namespace, words: list[str]) -> int:
     record = root / "containers" / args.name
     env = dict(assignment.split("=", 1) for assignment in args.env) | {"PATH": "/usr/bin:/bin"}
+    # Until the handler is there, a signal would leave the record of a container that nobody ends.
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
         descriptor = os.open(record, os.O_CREAT | os.O_EXCL | os.O_WRONLY)
     except FileExistsError:
@@ -90,13 +92,24 @@ def _start(root: Path, args: argparse.Namespace, words: list[str]) -> int:
             f'Conflict. The container name "/{args.name}" is already in use by container "c0ffee".'
         )
     try:
-        container = subprocess.Popen(words, env=env, cwd=args.workdir, start_new_session=True)
+        container = subprocess.Popen(
+            words,
+            env=env,
+            cwd=args.workdir,
+            start_new_session=True,
+            preexec_fn=_take_signals,  # noqa: PLW1509  # there are no threads
+        )
         os.write(descriptor, str(container.pid).encode())
         signal.signal(signal.SIGTERM, lambda *_: os.killpg(container.pid, signal.SIGTERM))
+        _take_signals()
         code = container.wait()
         return 128 - code if code < 0 else code
     finally:
         record.unlink()
+
+
+def _take_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def _kill(root: Path, name: str) -> None:

@@ -29,6 +29,8 @@ def main(root: Path) -> None:
         sys.exit("OSError: GPU is required for inference.")
     _calibration_data(args.calib_dataset)
     print("Starting quantization...")
+    if args.qformat in {"int4_awq", "w4a8_awq"}:  # ModelOpt pads the embedding and the output layer
+        config["vocab_size"] = -(-config["vocab_size"] // 64) * 64
     faults.before_work()
     weights.write(
         Path(args.output_dir),

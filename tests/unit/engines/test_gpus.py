@@ -33,7 +33,15 @@ def test_each_line_is_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("visible", "names"), [("1", ["8.0"]), ("1,0", ["8.0", "9.0"]), ("GPU-1a", ["9.0", "8.0"])]
+    ("visible", "names"),
+    [
+        ("1", ["8.0"]),
+        ("1, 0", ["8.0", "9.0"]),
+        ("GPU-1a", ["9.0", "8.0"]),
+        ("", []),
+        ("-1", []),
+        ("1,7,0", ["8.0"]),  # CUDA stops at the first number that is no GPU
+    ],
 )
 def test_only_visible_gpus_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str, names: list[str]

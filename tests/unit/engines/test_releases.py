@@ -44,6 +44,11 @@ def test_the_newest_image_of_a_version_is_named() -> None:
     assert releases.version_in("example.org/own:latest") is None
 
 
+def test_a_version_without_an_image_has_none() -> None:
+    assert releases.newest_image("1.3.0rc15") is None
+    assert releases.image_with("1.3.0rc15") == releases.newest_image("1.2.1")
+
+
 def test_what_is_no_version_is_refused() -> None:
     with pytest.raises(ValueError, match="not a version"):
         Release.parse("latest")

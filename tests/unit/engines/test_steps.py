@@ -108,6 +108,28 @@ def test_keys_depend_on_what_comes_out(changed: dict[str, Any]) -> None:
     assert made[3] != other[3]
 
 
+def calibrated(folder: str, digest: str) -> Plan:
+    fp8 = {"checkpoint": "t", "quantization": "fp8"}
+    chosen = settings(target=fp8, draft=fp8, tensorrt_llm={"calibration_dataset": folder})
+    return steps.plan(chosen, {"target": SOURCE, "draft": SOURCE}, TOOLS, (9, 0), calibration=digest)
+
+
+def test_keys_depend_on_the_calibration_data_and_not_on_its_place() -> None:
+    assert keys(calibrated("data", "a" * 64)) == keys(calibrated("moved/data", "a" * 64))
+    assert not set(keys(calibrated("data", "a" * 64))) & set(keys(calibrated("data", "b" * 64)))
+
+
+@pytest.mark.parametrize(
+    ("quantization", "rows"), [(None, 32_001), ("fp8", 32_001), ("int4_awq", 32_064), ("w4a8_awq", 32_064)]
+)
+def test_awq_pads_the_vocabulary(quantization: str | None, rows: int) -> None:
+    made = plan(
+        source=dataclasses.replace(SOURCE, vocab_size=32_001),
+        target={"checkpoint": "t", "quantization": quantization},
+    )
+    assert made.expected["target"].vocab_size == rows
+
+
 def test_a_relocated_step_writes_elsewhere_and_reads_the_same() -> None:
     step = plan().of("target")[-1]
     moved = step.relocated(Path("/staging"))
