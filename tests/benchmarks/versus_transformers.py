@@ -106,9 +106,8 @@ def _report(seconds: dict[str, list[float]], outputs: dict[str, list[list[int]]]
         print(f"{name:24} {speed[name]:7.1f} token/s   median request {statistics.median(times):6.2f} s")
     ratio = speed["specbuild speculative"] / speed["transformers assisted"]
     print(f"\nspecbuild speculative / transformers assisted  {ratio:.2f}")
-    print(
-        f"specbuild speculative / specbuild              {speed['specbuild speculative'] / speed['specbuild']:.2f}"
-    )
+    gain = speed["specbuild speculative"] / speed["specbuild"]
+    print(f"specbuild speculative / specbuild              {gain:.2f}")
     print(f"draft acceptance rate {acceptance:.3f}")
     for name in ("transformers", "transformers assisted", "specbuild speculative"):
         same = sum(a == b for a, b in zip(outputs[name], outputs["specbuild"], strict=True))

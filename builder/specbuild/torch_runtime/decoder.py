@@ -46,7 +46,8 @@ class Decoder:
         _check_window(config.get_text_config(), max_seq_len, folder)
         model = _load_model(folder, config, where)
         decoder = cls(model, KvCache(slots, max_seq_len), where)
-        decoder._warm_up()
+        with _readable_errors(folder):
+            decoder._warm_up()
         return decoder
 
     def forward(self, tokens: Tensor, spans: Sequence[Span], rows: Tensor | None = None) -> Tensor:
@@ -104,8 +105,9 @@ def _load_model(folder: Path, config: Any, where: torch.device) -> Any:
             f"{type(model).__name__} does not let its attention be replaced",
             remedy="Use an architecture that transformers supports with AttentionInterface.",
         )
-    model.requires_grad_(False).eval().to(where)
-    packed_linear.pack(model)
+    with _readable_errors(folder):
+        model.requires_grad_(False).eval().to(where)
+        packed_linear.pack(model)
     return model
 
 
@@ -146,7 +148,13 @@ def _rope_type(scaling: dict[str, Any]) -> Any:
 def _readable_errors(folder: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
+    except torch.OutOfMemoryError as error:
+        raise EngineError(
+            f"{folder} does not fit into the GPU's memory",
+            remedy="Lower limits.max_batch_size or limits.max_seq_len, or use a larger GPU.",
+        ) from error
+    except Exception as error:
+        # transformers, huggingface_hub and safetensors raise dozens of kinds for a damaged checkpoint.
         lines = str(error).strip().splitlines()
         raise EngineError(
             f"{folder} cannot be loaded: {lines[0] if lines else type(error).__name__}",

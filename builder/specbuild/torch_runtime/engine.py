@@ -13,6 +13,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -52,8 +53,7 @@ class Ticket:
 class Engine:
     """Speculative decoding of many requests at once. Made by ``Engine.load``; a context manager."""
 
-    def __init__(self, pair: Pair, settings: Settings, where: torch.device) -> None:
-        self._pair = pair
+    def __init__(self, load: Callable[[], Pair], settings: Settings, where: torch.device) -> None:
         self._settings = settings
         self._device = where
         self._changed = threading.Condition()
@@ -62,30 +62,36 @@ class Engine:
         self._closed: EngineError | None = None
         self._finished = self._cancelled = self._failed = 0
         self._output_tokens = self._rounds = self._drafted = self._accepted = 0
-        self._thread = threading.Thread(target=self._run, name="specbuild-engine", daemon=True)
+        loaded: Future[Pair] = Future()
+        self._thread = threading.Thread(
+            target=self._run, args=(load, loaded), name="specbuild-engine", daemon=True
+        )
         self._thread.start()
+        self._pair = loaded.result()
 
     @classmethod
     def load(cls, target: Path, draft: Path | None, settings: Settings) -> Engine:
         """An engine with both models in memory, ready for requests. Raises EngineError."""
         where = device.resolve(settings.device)
-        device.prepare_thread(where, settings.threads)
+        if draft is None:
+            settings = replace(settings, draft_length=0)
 
-        def load(folder: Path) -> Decoder:
+        def load_one(folder: Path) -> Decoder:
             return Decoder.load(
                 folder, slots=settings.max_batch_size, max_seq_len=settings.max_seq_len, where=where
             )
 
-        if draft is None:
-            settings = replace(settings, draft_length=0)
-        pair = Pair(
-            load(target),
-            None if draft is None else load(draft),
-            prefill_chunk=settings.prefill_chunk,
-            adaptive=settings.adaptive,
-        )
-        pair.measure(settings.max_batch_size, settings.draft_length)
-        return cls(pair, settings, where)
+        def load() -> Pair:
+            pair = Pair(
+                load_one(target),
+                None if draft is None else load_one(draft),
+                prefill_chunk=settings.prefill_chunk,
+                adaptive=settings.adaptive,
+            )
+            pair.measure(settings.max_batch_size, settings.draft_length)
+            return pair
+
+        return cls(load, settings, where)
 
     def submit(self, request: Request, *, on_chunk: OnChunk, on_error: OnError) -> Ticket:
         """A ticket for ``request``, which is now waiting or running.
@@ -178,8 +184,17 @@ class Engine:
                 self._closed = error
             self._changed.notify_all()
 
-    def _run(self) -> None:
-        device.prepare_thread(self._device, self._settings.threads)
+    def _run(self, load: Callable[[], Pair], loaded: Future[Pair]) -> None:
+        # The models are loaded here and not by the caller, because OpenMP keeps a pool of workers for every
+        # thread that computes: two pools outnumber the cores, and it then puts waiting workers to sleep at
+        # once (libgomp's throttled spinning), which makes a step half as long again.
+        try:
+            device.prepare_thread(self._device, self._settings.threads)
+            pair = load()
+        except BaseException as error:
+            loaded.set_exception(error)
+            return
+        loaded.set_result(pair)
         with torch.inference_mode():
             while self._admit():
                 self._iterate()
@@ -214,14 +229,28 @@ class Engine:
         return True
 
     def _iterate(self) -> None:
-        prefilling = next(
-            (ticket for ticket, sequence in self._active.items() if not sequence.prefilled), None
-        )
-        if prefilling is not None:
-            self._guard([prefilling], self._prefill)
+        for ticket in self._due_for_prefill():
+            self._guard([ticket], self._prefill)
         running = [ticket for ticket, sequence in self._active.items() if sequence.prefilled]
         if running:
             self._guard(running, self._round)
+
+    def _due_for_prefill(self) -> list[Ticket]:
+        """Whose prompts get a chunk now: the first to come, for as long as one chunk's worth of tokens lasts.
+
+        Where a prompt is cut depends on itself alone, so that its arithmetic does not vary with the load.
+        """
+        due: list[Ticket] = []
+        left = self._settings.prefill_chunk
+        for ticket, sequence in self._active.items():
+            if sequence.prefilled:
+                continue
+            size = min(self._settings.prefill_chunk, len(ticket.request.prompt) - sequence.target_known)
+            if due and size > left:
+                break
+            due.append(ticket)
+            left -= size
+        return due
 
     def _guard(self, tickets: list[Ticket], work: Callable[[list[Ticket]], None]) -> None:
         """Do ``work``; if it raises, ``tickets`` fail and the engine goes on, if the device still works."""
