@@ -134,7 +134,7 @@ class TensorrtLlm(_Section):
     examples_dir: PlainPath | None = None
     """Folder with convert_checkpoint.py's parents, when it is not where the image has it."""
     calibration_dataset: Text = "cnn_dailymail"
-    """What quantize.py calibrates on: cnn_dailymail is downloaded; a folder is a data set with a text column."""
+    """What quantize.py calibrates on: cnn_dailymail (downloaded), or a folder with a text column."""
     launch: Literal["auto", "leader", "orchestrator", "ranks"] = "auto"
     """How the server runs its engines (runtime tensorrt_llm). orchestrator: one server that spawns a worker
     process for each GPU of each engine; NVIDIA's way to run two engines, and auto's. ranks: the same with
@@ -288,6 +288,8 @@ def _explain(detail: Mapping[str, Any]) -> str:
     message = detail["msg"].removeprefix("Value error, ")
     value = detail.get("input")
     shown = f" (got {value!r})" if isinstance(value, str | int | float | bool) or value is None else ""
+    if detail["type"] == "model_type":
+        return f"{where}: must be a section with keys of its own{shown[:120]}"
     return f"{where}: {message[:1].lower()}{message[1:]}{shown[:120]}"
 
 

@@ -33,7 +33,8 @@ def repository(
       specbuild repository --verify build/demo/repository
 
     --verify lists everything that stops Triton or that Triton accepts and should not (an empty config.pbtxt,
-    a missing version folder), each with a code and a remedy, and exits with 1 when there is any.
+    a missing version folder), each with a code and a remedy, and exits with 1 when there is any. It also
+    reads repositories made from NVIDIA's templates, and compares their models with the engines they name.
     """
     if (config_file is None) == (folder is None):
         raise click.UsageError("pass either --config FILE or --verify DIR")
@@ -59,5 +60,6 @@ def _verify(folder: Path, as_json: bool) -> int:
         for finding in findings:
             click.echo(f"{click.style(finding.code, bold=True)}  {finding.subject}: {finding.reason}")
             click.echo(f"    {click.style('fix:', fg='green')} {finding.remedy}")
-        click.echo(f"{len(findings)} findings" if findings else f"{folder} is in order")
+        plural = "" if len(findings) == 1 else "s"
+        click.echo(f"{len(findings)} finding{plural}" if findings else f"{folder} is in order")
     return 1 if findings else 0

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 from specbuild import artifacts
 from specbuild.config import NAME_PATTERN
 from specbuild.repository import modelconfig
+from specbuild.repository.engine_rules import check_engines
 from specbuild.repository.finding import Finding
 from specbuild.repository.modelconfig import ModelConfig
 from specbuild.repository.wiring import check_ensemble
@@ -26,29 +28,36 @@ def verify(root: Path) -> list[Finding]:
         return [Finding("repository-missing", str(root), "is not a folder", "Name a model repository.")]
     findings = list(_links(root))
     models: dict[str, ModelConfig] = {}
+    unread: list[str] = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir()):
         message, found = _model(folder)
         findings += found
         if message is not None:
             models[folder.name] = message
+        else:
+            unread.append(folder.name)
     if not models and not findings:
         findings.append(
             Finding("repository-missing", str(root), "holds no model", "Name a model repository.")
         )
     for message in models.values():
         if message.platform == "ensemble":
-            findings += check_ensemble(message, models)
+            findings += check_ensemble(message, models, unread)
+    findings += check_engines(models)
     return findings + _damage(root)
 
 
 def _links(root: Path) -> Iterator[Finding]:
     inside = root.resolve()
     for path in sorted(root.rglob("*")):
-        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+        if not path.is_symlink():
+            continue
+        end = Path(os.path.realpath(path))  # unlike Path.resolve it does not raise on a loop of links
+        if not end.is_relative_to(inside):
             yield Finding(
                 "link-outside",
                 path.relative_to(root).parts[0],
-                f"{path.relative_to(root)} is a link to {path.resolve()}",
+                f"{path.relative_to(root)} is a link to {end}",
                 "Replace the link by a copy.",
             )
 
@@ -84,21 +93,34 @@ def _configuration(folder: Path) -> tuple[ModelConfig | None, list[Finding]]:
         text = (folder / modelconfig.FILE).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         return None, [Finding("config-unparsable", name, f"cannot be read: {error}", _REWRITE)]
-    if not text.strip():
-        return None, [Finding("config-empty", name, "config.pbtxt is empty", _REWRITE)]
-    findings = [
-        Finding("config-placeholder", name, f"{placeholder} was never filled in", "Fill in the template.")
-        for placeholder in dict.fromkeys(_PLACEHOLDER.findall(text))
-    ]
+    findings = list(_placeholders(name, text))
     try:
         message = modelconfig.parse(text)
     except ValueError as error:
         return None, findings or [Finding("config-unparsable", name, str(error), _REWRITE)]
+    if not message.ListFields():  # comments alone are nothing to Triton either
+        return None, [Finding("config-empty", name, "config.pbtxt is empty", _REWRITE)]
     if message.name not in ("", name):
         findings.append(
             Finding("name-differs", name, f"config.pbtxt says {message.name!r}", "Make them equal.")
         )
+    if not (message.backend or message.platform):
+        reason = "config.pbtxt names neither a backend nor a platform"
+        findings.append(Finding("backend-missing", name, reason, _REWRITE))
+    message.name = message.name or name  # as Triton does
     return message, findings
+
+
+def _placeholders(name: str, text: str) -> Iterator[Finding]:
+    """Those outside quotes, which Triton cannot read, one by one; those that stand for a value, together."""
+    quoted = list(dict.fromkeys(_PLACEHOLDER.findall("".join(re.findall(r'"[^"\n]*"', text)))))
+    for placeholder in dict.fromkeys(_PLACEHOLDER.findall(text)):
+        if placeholder not in quoted:
+            reason = f"{placeholder} was never filled in, where Triton needs a value"
+            yield Finding("config-placeholder", name, reason, "Fill in the template.")
+    if quoted:
+        reason = f"never filled in: {', '.join(quoted)}; NVIDIA's models take that for not set, others do not"
+        yield Finding("config-placeholder", name, reason, "Fill in the template, or remove the parameters.")
 
 
 def _versions(folder: Path, message: ModelConfig) -> Iterator[Finding]:

@@ -6,9 +6,9 @@ Triton checks part of this when it loads a repository; here all reasons are give
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from specbuild.repository.finding import Finding
 from specbuild.repository.modelconfig import ModelConfig, data_type
@@ -35,12 +35,24 @@ class _End:
         return f"{self.where} ({self.type} {list(self.dims)})"
 
 
-def check_ensemble(ensemble: ModelConfig, models: Mapping[str, ModelConfig]) -> Iterator[Finding]:
-    """Findings about the steps of ``ensemble``, whose models are in ``models``."""
-    sources = {tensor.name: _End.of("input", tensor) for tensor in ensemble.input}
+_Sources: TypeAlias = dict[str, _End | None]
+"""Tensor of the ensemble -> where it comes from; None when that end could not be read."""
+
+
+def check_ensemble(
+    ensemble: ModelConfig, models: Mapping[str, ModelConfig], unread: Collection[str] = ()
+) -> Iterator[Finding]:
+    """Findings about the steps of ``ensemble``, whose models are in ``models``.
+
+    ``unread`` are models whose configuration could not be read, for a reason that is known already.
+    """
+    sources: _Sources = {tensor.name: _End.of("input", tensor) for tensor in ensemble.input}
     known = [step for step in ensemble.ensemble_scheduling.step if step.model_name in models]
     for step in ensemble.ensemble_scheduling.step:
-        if step.model_name not in models:
+        if step.model_name in models:
+            continue
+        sources |= dict.fromkeys(step.output_map.values())
+        if step.model_name not in unread:
             yield Finding(
                 "step-unknown",
                 ensemble.name,
@@ -51,22 +63,28 @@ def check_ensemble(ensemble: ModelConfig, models: Mapping[str, ModelConfig]) -> 
         yield from _outputs(ensemble.name, step, models[step.model_name], sources)
     for step in known:
         yield from _inputs(ensemble.name, step, models[step.model_name], sources)
-    if len(known) == len(ensemble.ensemble_scheduling.step):
-        for tensor in ensemble.output:
-            yield from _meet(ensemble.name, tensor.name, _End.of("output", tensor), sources)
+    used = {tensor for step in ensemble.ensemble_scheduling.step for tensor in step.input_map.values()}
+    for tensor in ensemble.input:
+        if tensor.name not in used:
+            yield Finding(
+                "tensor-unused", ensemble.name, f"no step takes the input {tensor.name}", _MAP_REMEDY
+            )
+    for tensor in ensemble.output:
+        yield from _meet(ensemble.name, tensor.name, _End.of("output", tensor), sources)
 
 
-def _outputs(ensemble: str, step: Any, model: ModelConfig, sources: dict[str, _End]) -> Iterator[Finding]:
+def _outputs(ensemble: str, step: Any, model: ModelConfig, sources: _Sources) -> Iterator[Finding]:
     """Register what the step produces."""
     tensors = {tensor.name: tensor for tensor in model.output}
     for name, tensor in step.output_map.items():
         if name in tensors:
             sources[tensor] = _End.of(f"{model.name}'s output", tensors[name])
         else:
+            sources[tensor] = None
             yield _unknown(ensemble, model.name, "output", name)
 
 
-def _inputs(ensemble: str, step: Any, model: ModelConfig, sources: Mapping[str, _End]) -> Iterator[Finding]:
+def _inputs(ensemble: str, step: Any, model: ModelConfig, sources: _Sources) -> Iterator[Finding]:
     tensors = {tensor.name: tensor for tensor in model.input}
     for name, tensor in step.input_map.items():
         if name in tensors:
@@ -78,13 +96,12 @@ def _inputs(ensemble: str, step: Any, model: ModelConfig, sources: Mapping[str, 
             yield Finding("tensor-unmapped", ensemble, f"{model.name} needs its input {name}", _MAP_REMEDY)
 
 
-def _meet(ensemble: str, tensor: str, end: _End, sources: Mapping[str, _End]) -> Iterator[Finding]:
-    source = sources.get(tensor)
-    if source is None:
+def _meet(ensemble: str, tensor: str, end: _End, sources: _Sources) -> Iterator[Finding]:
+    if tensor not in sources:
         yield Finding(
             "tensor-unsourced", ensemble, f"nothing produces {tensor}, which {end} takes", _MAP_REMEDY
         )
-    elif not source.fits(end):
+    elif (source := sources[tensor]) is not None and not source.fits(end):
         yield Finding("tensor-mismatch", ensemble, f"{source} does not fit {end}", _MAP_REMEDY)
 
 

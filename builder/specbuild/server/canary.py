@@ -21,7 +21,8 @@ def sing(address: str, timeout_s: float) -> str | None:
     import tritonclient.grpc as triton
 
     replies: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
-    client = triton.InferenceServerClient(address)
+    # The server is on this machine, which a proxy of the environment (http_proxy) cannot reach.
+    client = triton.InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)])
     answered = False
     try:
         client.start_stream(lambda result, error: replies.put((result, error)), stream_timeout=timeout_s)

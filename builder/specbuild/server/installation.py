@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from specbuild.config import Config
 from specbuild.errors import MissingDependencyError, ServerError
 
 _IMAGE = Path("/opt/tritonserver/bin/tritonserver")
@@ -37,6 +38,10 @@ class Installation:
     """Folders that go first into LD_LIBRARY_PATH."""
     programs: tuple[Path, ...]
     """Folders that go first into PATH: the Python backend takes its packages from the first python3 there."""
+
+    def backend(self, name: str) -> Path:
+        """Where the server looks for a backend; it need not be there."""
+        return (self.backends or self.executable.resolve().parents[1] / "backends") / name
 
 
 def find(configured: Path | None, environment: Mapping[str, str]) -> Installation:
@@ -60,6 +65,30 @@ def find(configured: Path | None, environment: Mapping[str, str]) -> Installatio
         "there is no tritonserver: not in serving.tritonserver, PATH, /opt/tritonserver or a wheel",
         remedy="pip install 'specbuild[server]', or run in NVIDIA's Triton image.",
     )
+
+
+def image() -> Installation:
+    """The tritonserver of NVIDIA's image, as it is found when specbuild runs in there."""
+    return _plain(_IMAGE)
+
+
+def require(settings: Config, installation: Installation, environment: Mapping[str, str]) -> None:
+    """Return if ``installation`` can run the deployment's engines, else raise MissingDependencyError."""
+    if settings.runtime != "tensorrt_llm":
+        return
+    backend = installation.backend("tensorrtllm")
+    if not backend.is_dir():
+        raise MissingDependencyError(
+            f"{installation.executable} has no backend tensorrtllm (there is no {backend})",
+            remedy=f"Serve in NVIDIA's image, {settings.tensorrt_llm.image}; `specbuild rehearse` tries the "
+            "repository here.",
+        )
+    written_in_python = (backend / "model.py").is_file()
+    if not written_in_python and shutil.which("mpirun", path=environment.get("PATH")) is None:
+        raise MissingDependencyError(
+            "mpirun is not in PATH, and the backend's processes are started by it",
+            remedy=f"Serve in NVIDIA's image, {settings.tensorrt_llm.image}, or install Open MPI.",
+        )
 
 
 def _plain(executable: Path) -> Installation:

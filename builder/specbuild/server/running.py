@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
+import ipaddress
 import logging
 import os
 import secrets
@@ -13,15 +15,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from specbuild.config import Config, Serving
+from specbuild.engines import gpus
 from specbuild.errors import ServerError
 from specbuild.server import canary, supervisor
-from specbuild.server.installation import find
-from specbuild.server.launch import KILL_GRACE_S, argv, environment
+from specbuild.server.installation import Installation, find, require
+from specbuild.server.launch import KILL_GRACE_S, argv, environment, mode_variables
 from specbuild.server.log import reason, tail
 
 log = logging.getLogger(__name__)
@@ -48,29 +51,43 @@ class RunningServer:
             remedy=f"The whole log is in {self.log}.",
         )
 
+    def kill(self) -> None:
+        """End the server without waiting for requests; safe in a signal handler."""
+        self._process.send_signal(signal.SIGQUIT)
+
     def alive(self) -> bool:
         """Whether the server's process still runs."""
         return self._process.poll() is None
 
 
 @contextlib.contextmanager
-def running(settings: Config) -> Iterator[RunningServer]:
+def running(
+    settings: Config, *, on: Installation | None = None, variables: Mapping[str, str] | None = None
+) -> Iterator[RunningServer]:
     """Serve ``settings.repository_dir`` while the block runs; afterwards no process, port or memory is left.
 
-    Raises ServerError when a port is taken, the server does not come up within
-    ``serving.startup_timeout_s``, or it does not answer an inference.
+    ``on`` is a tritonserver to use instead of the configured one; ``variables`` are added to its environment.
+
+    Raises MissingDependencyError without what the runtime needs, and ServerError when a port is taken, the
+    server does not come up within ``serving.startup_timeout_s``, or it does not answer an inference.
     """
     _require_repository(settings)
     for name, port in _ports(settings.serving).items():
         _require_free(settings.serving.host, port, name)
     prefix = f"specbuild-{os.getpid()}-{secrets.token_hex(4)}-"
-    installation = find(settings.serving.tritonserver, os.environ)
+    installation = on or find(settings.serving.tritonserver, os.environ)
+    require(settings, installation, os.environ)
+    _warn_if_public(settings.serving.host)
     log_file = settings.logs_dir / "tritonserver.log"
     log_file.parent.mkdir(parents=True, exist_ok=True)
     log.info("starting %s, log in %s", installation.executable, log_file)
     process = _start(
-        argv(settings, installation, shm_prefix=prefix),
-        environment(installation, os.environ),
+        argv(settings, installation, shm_prefix=prefix, gpu_count=len(gpus.detect())),
+        {
+            **environment(installation, os.environ),
+            **mode_variables(settings, installation),
+            **(variables or {}),
+        },
         log_file,
         prefix,
     )
@@ -102,8 +119,8 @@ def _start(
 def _stop(process: subprocess.Popen[bytes]) -> None:
     """Let running requests finish, then end the server; a second Ctrl-C meanwhile kills it."""
     assert process.stdin is not None
-    process.stdin.close()
     try:
+        process.stdin.close()
         process.wait()
     except BaseException:
         process.send_signal(signal.SIGQUIT)
@@ -124,16 +141,27 @@ def _ports(serving: Serving) -> dict[str, int]:
 
 
 def _require_free(host: str, port: int, name: str) -> None:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    with socket.socket(family, kind, protocol) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
-        try:
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a port in TIME_WAIT is free
             probe.bind(address)
-        except OSError as error:
-            raise ServerError(
-                f"{name} port {port} on {host} cannot be used: {error.strerror}",
-                remedy=f"Stop what uses it, or choose another: --set serving.{name}_port=NUMBER",
-            ) from None
+    except OSError as error:
+        elsewhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        raise ServerError(
+            f"{name} port {port} on {host} cannot be used: {error.strerror}",
+            remedy="Set serving.host to an address of this machine, such as 127.0.0.1."
+            if elsewhere
+            else f"Stop what uses it, or choose another: --set serving.{name}_port=NUMBER",
+        ) from None
+
+
+def _warn_if_public(host: str) -> None:
+    address = socket.getaddrinfo(host, None)[0][4][0]
+    if not ipaddress.ip_address(str(address).partition("%")[0]).is_loopback:
+        log.warning(
+            "serving.host %s: Triton has no authentication; put it behind a proxy or a firewall", host
+        )
 
 
 def _server(serving: Serving, log_file: Path, process: subprocess.Popen[bytes]) -> RunningServer:

@@ -13,6 +13,7 @@ import contextlib
 import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -43,12 +44,13 @@ class ClientGoneError(Exception):
 
 
 class Delivery:
-    """One request on its way; only the dispatcher's thread changes it."""
+    """One request on its way. The engine's thread adds chunks, the dispatcher's does everything else."""
 
     def __init__(self, job: generation.Job, channel: Channel) -> None:
         self.job = job
         self.channel = channel
         self.transcript = generation.Transcript(job)
+        self.chunks: deque[Any] = deque()
         self.ticket: Any = None
         self.ended = False
         self.last_sign = time.monotonic()
@@ -75,7 +77,8 @@ class Dispatcher:
 
     def chunk(self, delivery: Delivery, chunk: Any) -> None:
         """Called on the engine's thread; returns at once."""
-        self._events.put(lambda: self._deliver(delivery, chunk))
+        delivery.chunks.append(chunk)
+        self._events.put(lambda: self._deliver(delivery))
 
     def error(self, delivery: Delivery, error: Exception) -> None:
         """Called on the engine's thread; returns at once."""
@@ -116,11 +119,14 @@ class Dispatcher:
         else:
             ticket.cancel()
 
-    def _deliver(self, delivery: Delivery, chunk: Any) -> None:
-        if delivery.ended:
+    def _deliver(self, delivery: Delivery) -> None:
+        if delivery.ended or not delivery.chunks:
             return
         self._active[delivery] = None
-        answer = delivery.transcript.add(chunk)
+        # All that is there goes into one response: when sending is slower than decoding, it catches up.
+        while delivery.chunks:
+            delivery.transcript.add(delivery.chunks.popleft())
+        answer = delivery.transcript.answer()
         if answer is None:
             if time.monotonic() - delivery.last_sign >= ROUND_PAUSE_S:
                 self._sign(delivery)

@@ -165,7 +165,7 @@ def _real(value: float | None, default: float) -> float:
 
 
 class Transcript:
-    """Gathers a request's chunks into answers: one per chunk, or one for all."""
+    """Gathers a request's chunks into answers."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -173,14 +173,19 @@ class Transcript:
         self._log_probs: list[float] = []
         self._log_prob = 0.0
         self._answered = 0
+        self._latest: Chunk | None = None
 
-    def add(self, chunk: Chunk) -> Answer | None:
-        """The answer that ``chunk`` makes due; None while a request that does not stream goes on."""
+    def add(self, chunk: Chunk) -> None:
         self._tokens.extend(chunk.token_ids)
         self._log_probs += chunk.log_probs
         self._log_prob += sum(chunk.log_probs)
-        final = chunk.finish_reason is not None
-        if not (self._job.streaming or final):
+        self._latest = chunk
+
+    def answer(self) -> Answer | None:
+        """What has been added since the last answer; None while a request that does not stream goes on."""
+        assert self._latest is not None
+        finish_reason = self._latest.finish_reason
+        if not (self._job.streaming or finish_reason):
             return None
         start, self._answered = self._answered, len(self._tokens)
         tokens = self._tokens[start:]
@@ -190,10 +195,10 @@ class Transcript:
         return Answer(
             tokens=tokens,
             context=self._tokens[:start],
-            counters=chunk.counters,
+            counters=self._latest.counters,
             log_probs=self._log_probs[start:],
             cumulative_log_prob=self._log_prob,
-            finish_reason=chunk.finish_reason or "",
+            finish_reason=finish_reason or "",
         )
 
 

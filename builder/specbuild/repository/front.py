@@ -1,0 +1,20 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The front model of any runtime: the same ensemble, with the runtime's own model in its middle step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from specbuild.repository.modelconfig import ModelConfig, set_parameters
+from specclient.protocol import FRONT_MODEL
+
+_PLACEHOLDER = "torch"
+"""The generating model that the base files name; every runtime's has its tensors."""
+
+
+def generate_with(models: Mapping[str, ModelConfig], generator: str) -> None:
+    """Let ``ensemble`` call ``generator``, and postprocessing tell it when a client has gone."""
+    for step in models[FRONT_MODEL].ensemble_scheduling.step:
+        if step.model_name == _PLACEHOLDER:
+            step.model_name = generator
+    set_parameters(models["postprocessing"], {"generator": generator})

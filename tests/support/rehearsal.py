@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A deployment of the tensorrt_llm runtime with a small synthetic pair, rehearsed on a real Triton."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tritonclient.grpc as triton
+
+from specbuild import repository, server
+from specbuild.checkpoint import Checkpoint
+from specbuild.config import Config
+from specbuild.rehearsal import stand_in, venue
+from specbuild.repository.placement import ENGINE_MODELS
+from specbuild.server import RunningServer
+from specclient.protocol import INPUTS
+from support.deployment import free_ports
+
+
+def settings_for(pair: Path, output: Path, **changes: Any) -> Config:
+    """The configuration for ``pair``, on free ports; ``changes`` are sections."""
+    http, grpc, metrics = free_ports(3)
+    document: dict[str, Any] = {
+        "name": "rehearsed",
+        "runtime": "tensorrt_llm",
+        "target": {"checkpoint": str(pair / "target")},
+        "draft": {"checkpoint": str(pair / "draft")},
+        "speculation": {"draft_length": 5, "adaptive": False},
+        "limits": {"max_batch_size": 8, "max_input_len": 256, "max_seq_len": 512},
+        "serving": {
+            "http_port": http,
+            "grpc_port": grpc,
+            "metrics_port": metrics,
+            "startup_timeout_s": 90,
+        },
+        "output": str(output),
+    }
+    for section, values in changes.items():
+        document[section] = {**document.get(section, {}), **values}
+    return Config.model_validate(document)
+
+
+@contextlib.contextmanager
+def rehearsed(settings: Config, *, threads: int = 1) -> Iterator[RunningServer]:
+    """The deployment's repository, written and served, with the pair itself behind its engines."""
+    folders = {"target": Path(settings.target.checkpoint), "draft": Path(settings.draft.checkpoint)}
+    stand_in.write(settings, {role: Checkpoint.open(folder) for role, folder in folders.items()})  # type: ignore[misc]
+    repository.write(settings)
+    base = server.find(None, os.environ)
+    on = venue.installation(base, settings.output / "backends")
+    weights = {ENGINE_MODELS[role]: folder for role, folder in folders.items()}  # type: ignore[index]
+    variables = venue.variables(weights, os.environ) | {venue.THREADS: str(threads)}
+    with server.running(settings, on=on, variables=variables) as running:
+        yield running
+
+
+@dataclass
+class Answer:
+    """All responses to one request."""
+
+    responses: list[dict[str, np.ndarray]] = field(default_factory=list)
+    arrivals: list[float] = field(default_factory=list)
+    """time.perf_counter of each response."""
+    error: str | None = None
+
+    @property
+    def tokens(self) -> list[int]:
+        return [token for one in self.responses for token in one["output_ids"].reshape(-1).tolist()]
+
+    @property
+    def text(self) -> str:
+        return b"".join(one["text_output"].reshape(-1)[0] for one in self.responses).decode()
+
+    def last(self, name: str) -> Any:
+        return self.responses[-1][name].item()
+
+
+NUMPY: Mapping[str, Any] = {
+    "INT32": np.int32,
+    "FP32": np.float32,
+    "UINT64": np.uint64,
+    "INT64": np.int64,
+    "BOOL": np.bool_,
+}
+
+
+def tensors(fields: Mapping[str, Any]) -> list[Any]:
+    """Inputs of the front model from plain values."""
+    inputs = []
+    for name, value in fields.items():
+        datatype = INPUTS[name].datatype
+        values = value if isinstance(value, list) else [value]
+        if datatype == "BYTES":
+            array = np.array([[str(one).encode() for one in values]], dtype=object)
+        else:
+            array = np.array([values], dtype=NUMPY[datatype])
+        tensor = triton.InferInput(name, list(array.shape), datatype)
+        tensor.set_data_from_numpy(array)
+        inputs.append(tensor)
+    return inputs
+
+
+class Front:
+    """One gRPC stream to a server."""
+
+    def __init__(self, address: str) -> None:
+        self._client = triton.InferenceServerClient(address)
+        self._replies: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
+        self._client.start_stream(lambda result, error: self._replies.put((result, error)))
+
+    def ask(self, model: str = "ensemble", **fields: Any) -> Answer:
+        """The answer of ``model`` to one request."""
+        [answer] = self.ask_all([fields], model)
+        return answer
+
+    def ask_all(self, requests: Sequence[Mapping[str, Any]], model: str = "ensemble") -> list[Answer]:
+        """The answers to ``requests``, sent at once."""
+        for number, fields in enumerate(requests):
+            self._client.async_stream_infer(
+                model, tensors(fields), request_id=str(number + 1), enable_empty_final_response=True
+            )
+        answers = [Answer() for _ in requests]
+        left = len(requests)
+        while left:
+            result, error = self._replies.get(timeout=60)
+            if error is not None:
+                assert len(requests) == 1, error
+                answers[0].error = error.message()
+                return answers
+            response = result.get_response()
+            answer = answers[int(response.id) - 1]
+            if response.outputs:
+                answer.responses.append({one.name: result.as_numpy(one.name) for one in response.outputs})
+                answer.arrivals.append(time.perf_counter())
+            left -= response.parameters["triton_final_response"].bool_param
+        return answers
+
+    def close(self) -> None:
+        self._client.stop_stream(cancel_requests=True)
+        self._client.close()

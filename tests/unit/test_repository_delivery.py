@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Chunks reach the client from a thread of their own, and a client that has gone frees its slot."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from specbuild.torch_runtime import Chunk
+from support.triton import model_module
+from support.waiting import until
+
+generation = model_module("torch", "generation")
+delivery = model_module("torch", "delivery")
+
+COUNTERS = generation.NO_COUNTERS
+
+
+class Caller:
+    """Records what arrives; may leave."""
+
+    def __init__(self) -> None:
+        self.received: queue.SimpleQueue[tuple[list[int], bool]] = queue.SimpleQueue()
+        self.failures: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+        self.has_gone = False
+        self.breaks = False
+
+    def send(self, tensors: Mapping[str, np.ndarray], *, final: bool) -> None:
+        if self.breaks:
+            raise RuntimeError("no way back")
+        self.received.put((tensors["output_ids"].reshape(-1).tolist(), final))
+
+    def fail(self, error: Exception) -> None:
+        self.failures.put(error)
+
+    def gone(self) -> bool:
+        return self.has_gone
+
+
+class Ticket:
+    def __init__(self) -> None:
+        self.cancelled = threading.Event()
+
+    def cancel(self) -> None:
+        self.cancelled.set()
+
+
+@pytest.fixture
+def errors() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def dispatcher(errors: list[str]) -> Iterator[Any]:
+    dispatcher = delivery.Dispatcher(errors.append)
+    yield dispatcher
+    dispatcher.close()
+
+
+def opened(*, streaming: bool, key: int | None = None) -> tuple[Any, Caller, Ticket]:
+    tensors = {
+        "input_ids": np.array([[1]], np.int32),
+        "request_output_len": np.array([[9]], np.int32),
+        "streaming": np.array([[streaming]]),
+    }
+    if key is not None:
+        tensors["request_key"] = np.array([[key]], np.uint64)
+    caller = Caller()
+    job = generation.job(tensors, exclude_input=True, draft_length=5)
+    return delivery.Delivery(job, caller), caller, Ticket()
+
+
+def chunk(*ids: int, last: bool = False) -> Chunk:
+    return Chunk(ids, (), "stop" if last else None, COUNTERS)
+
+
+def everything(caller: Caller) -> list[int]:
+    """All tokens, in the order of arrival; the last response must be final, and no other."""
+    tokens: list[int] = []
+    final = False
+    while not final:
+        ids, final = caller.received.get(timeout=5)
+        tokens += ids
+    assert caller.received.empty()
+    return tokens
+
+
+def test_a_streams_tokens_arrive_in_order_and_the_last_response_is_final(dispatcher: Any) -> None:
+    subject, caller, ticket = opened(streaming=True)
+    dispatcher.accepted(subject, ticket)
+    for message in (chunk(1, 2), chunk(3), chunk(4, last=True)):
+        dispatcher.chunk(subject, message)
+    assert everything(caller) == [1, 2, 3, 4]
+
+
+def test_a_slow_way_back_gets_fewer_and_larger_responses(dispatcher: Any) -> None:
+    subject, caller, ticket = opened(streaming=True)
+    gate = threading.Event()
+    send = caller.send
+
+    def slow_send(tensors: Mapping[str, np.ndarray], *, final: bool) -> None:
+        gate.wait(5)
+        send(tensors, final=final)
+
+    caller.send = slow_send  # type: ignore[method-assign]
+    dispatcher.accepted(subject, ticket)
+    dispatcher.chunk(subject, chunk(0))
+    until(lambda: not subject.chunks, "the first chunk to be on its way")
+    for token_id in range(1, 10):
+        dispatcher.chunk(subject, chunk(token_id, last=token_id == 9))
+    gate.set()
+    assert caller.received.get(timeout=5) == ([0], False)
+    assert caller.received.get(timeout=5) == (list(range(1, 10)), True)
+
+
+def test_without_streaming_one_response_has_everything(dispatcher: Any) -> None:
+    subject, caller, ticket = opened(streaming=False)
+    dispatcher.accepted(subject, ticket)
+    for message in (chunk(1, 2), chunk(3, last=True)):
+        dispatcher.chunk(subject, message)
+    assert caller.received.get(timeout=5) == ([1, 2, 3], True)
+
+
+def test_a_chunk_may_come_before_its_ticket(dispatcher: Any) -> None:
+    subject, caller, ticket = opened(streaming=True)
+    dispatcher.chunk(subject, chunk(1, last=True))
+    dispatcher.accepted(subject, ticket)
+    assert caller.received.get(timeout=5) == ([1], True)
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_direct_caller_who_has_gone_frees_the_slot(dispatcher: Any, streaming: bool) -> None:
+    subject, caller, ticket = opened(streaming=streaming)
+    dispatcher.accepted(subject, ticket)
+    caller.has_gone = True
+    if streaming:
+        dispatcher.chunk(subject, chunk(1))
+    assert ticket.cancelled.wait(5)
+    assert isinstance(caller.failures.get(timeout=5), delivery.ClientGoneError)
+
+
+def test_stop_ends_the_request_with_that_key_only(dispatcher: Any) -> None:
+    subject, caller, ticket = opened(streaming=True, key=7)
+    other, _, untouched = opened(streaming=True, key=8)
+    dispatcher.accepted(subject, ticket)
+    dispatcher.accepted(other, untouched)
+    dispatcher.stop(7)
+    assert ticket.cancelled.wait(5)
+    assert isinstance(caller.failures.get(timeout=5), delivery.ClientGoneError)
+    assert not untouched.cancelled.is_set()
+    dispatcher.stop(12345)  # nobody's
+
+
+def test_what_the_engine_still_says_after_the_end_is_dropped(dispatcher: Any) -> None:
+    subject, caller, ticket = opened(streaming=True, key=7)
+    dispatcher.accepted(subject, ticket)
+    dispatcher.stop(7)
+    dispatcher.chunk(subject, chunk(1, last=True))
+    dispatcher.error(subject, RuntimeError("late"))
+    assert ticket.cancelled.wait(5)
+    dispatcher.close()
+    assert caller.received.empty()
+    assert caller.failures.qsize() == 1
+
+
+@pytest.mark.parametrize("waiting", [True, False], ids=["in the queue", "decoded without streaming"])
+def test_a_silent_request_behind_an_ensemble_shows_signs_of_life(
+    dispatcher: Any, waiting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "WAITING_PAUSE_S", 0.0 if waiting else 600.0)
+    monkeypatch.setattr(delivery, "ROUND_PAUSE_S", 0.0)
+    subject, caller, ticket = opened(streaming=False, key=7)
+    dispatcher.accepted(subject, ticket)
+    if not waiting:
+        dispatcher.chunk(subject, chunk(1, 2))
+    assert caller.received.get(timeout=5) == ([], False)
+
+
+def test_a_busy_stream_does_not_keep_others_from_showing_signs_of_life(
+    dispatcher: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(delivery, "WAITING_PAUSE_S", 0.0)
+    busy, listener, ticket = opened(streaming=True)
+    silent, caller, other_ticket = opened(streaming=False, key=7)
+    dispatcher.accepted(busy, ticket)
+    dispatcher.accepted(silent, other_ticket)
+
+    def talk() -> bool:
+        dispatcher.chunk(busy, chunk(1))
+        return not caller.received.empty()
+
+    until(talk, "a sign of life", every_s=delivery.TICK_S / 50)
+    assert not listener.received.empty()
+
+
+def test_a_direct_caller_gets_no_signs_of_life(dispatcher: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery, "ROUND_PAUSE_S", 0.0)
+    subject, caller, ticket = opened(streaming=False)
+    dispatcher.accepted(subject, ticket)
+    dispatcher.chunk(subject, chunk(1))
+    dispatcher.chunk(subject, chunk(2, last=True))
+    assert caller.received.get(timeout=5) == ([1, 2], True)
+
+
+def test_one_callers_trouble_does_not_end_the_others(dispatcher: Any, errors: list[str]) -> None:
+    broken, caller, ticket = opened(streaming=True)
+    caller.breaks = True
+    healthy, listener, healthy_ticket = opened(streaming=True)
+    dispatcher.accepted(broken, ticket)
+    dispatcher.accepted(healthy, healthy_ticket)
+    dispatcher.chunk(broken, chunk(1))
+    dispatcher.chunk(healthy, chunk(2, last=True))
+    assert listener.received.get(timeout=5) == ([2], True)
+    assert until(lambda: errors, "the error in the log") == ["sending failed: RuntimeError: no way back"]
+    assert ticket.cancelled.wait(5)
+
+
+def test_an_error_of_the_engine_reaches_the_caller(dispatcher: Any) -> None:
+    subject, caller, ticket = opened(streaming=True)
+    dispatcher.accepted(subject, ticket)
+    dispatcher.error(subject, RuntimeError("out of memory"))
+    assert str(caller.failures.get(timeout=5)) == "out of memory"
