@@ -77,7 +77,13 @@ def options(address: str, timeout: Timeout) -> list[tuple[str, int]]:
 
 
 def headers(extra: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """gRPC metadata, whose names are in lower case."""
+    """gRPC metadata, whose names are in lower case. Raises InvalidRequest for what gRPC cannot send."""
+    for name, value in extra.items():
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", name) or not re.fullmatch(r"[ -~]*", value):
+            raise InvalidRequest(  # the value may be a secret
+                f"header {name!r} or its value cannot be sent",
+                remedy="Use letters, digits, '.', '_' and '-' in its name, and printable ASCII in its value.",
+            )
     return tuple((name.lower(), value) for name, value in extra.items())
 
 

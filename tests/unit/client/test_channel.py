@@ -38,6 +38,17 @@ def test_a_proxy_is_not_asked_for_this_machine() -> None:
     assert not direct("10.0.0.1:1") and not direct("gpu.example.com:1")
 
 
+def test_header_names_are_sent_in_lower_case() -> None:
+    assert channel.headers({"Authorization": "Bearer ~x"}) == (("authorization", "Bearer ~x"),)
+
+
+@pytest.mark.parametrize(("name", "value"), [("a b", "#"), ("", "#"), ("key", "secret\n"), ("key", "sécret")])
+def test_a_header_that_cannot_be_sent_is_refused_without_showing_its_value(name: str, value: str) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        channel.headers({name: value})
+    assert repr(name) in caught.value.message and value not in str(caught.value)
+
+
 def test_half_of_mutual_tls_and_unreadable_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidRequest, match="half"):
         Tls(private_key="key.pem")
