@@ -1,0 +1,302 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One request from its first token to its last: a coroutine that calls draft and target in turn.
+
+Knows nothing of Triton: engines, caller and counters come in as the protocols below.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import calls
+import draft_length
+import numpy as np
+from asked import Asked
+from calls import Tensors
+from draft_length import Policy
+from reply import Reply
+from rounds import OPENING, Outcome, Round, Text
+
+SIGN_PAUSE_S = 0.5
+"""Silence after which a request shows a sign of life; see postprocessing, which watches for it."""
+ROUND_PAUSE_S = 0.05
+"""The same between the rounds of a request that does not stream."""
+FIRST_RETRY_S, LAST_RETRY_S = 1.0, 60.0
+"""How long a draft that failed is left alone, at first and at most."""
+
+
+class EngineError(Exception):
+    """An engine refused or failed; the message is the engine's own."""
+
+
+class ClientGoneError(Exception):
+    """Nobody waits for the request any more."""
+
+
+class Engine(Protocol):
+    """A model that generates: a Triton model, or a test's."""
+
+    async def generate(self, request: str, tensors: Tensors, outputs: Sequence[str]) -> Tensors:
+        """The engine's whole answer. Raises EngineError."""
+
+    async def stop(self, request: str) -> None:
+        """The engine no longer works for that request, or will not after the step that is running."""
+
+
+class Channel(Protocol):
+    """The way back to the caller."""
+
+    def send(self, tensors: Mapping[str, np.ndarray], *, final: bool) -> None: ...
+
+    def gone(self) -> bool:
+        """Whether the caller has left."""
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What the draft proposes."""
+
+    tokens: Sequence[int]
+    logits: np.ndarray | None
+    """What they were drawn by; None when they were not drawn."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one round."""
+
+    total: float
+    engines: float
+    """Inside the two calls, the way there and back included."""
+
+
+class Meter(Protocol):
+    """Counters of the model."""
+
+    def round(self, asked: Round, outcome: Outcome, timing: Timing) -> None: ...
+
+    def fallback(self, reason: str) -> None: ...
+
+
+class Health:
+    """Whether the draft is worth a call. After a failure it is left alone for a while, longer each time."""
+
+    def __init__(self) -> None:
+        self._pause = FIRST_RETRY_S
+        self._until = 0.0
+
+    def good(self) -> bool:
+        return time.monotonic() >= self._until
+
+    def failed(self) -> None:
+        self._until = time.monotonic() + self._pause
+        self._pause = min(2 * self._pause, LAST_RETRY_S)
+
+    def worked(self) -> None:
+        self._pause = FIRST_RETRY_S
+
+
+@dataclass(frozen=True)
+class House:
+    """What all requests share."""
+
+    target: Engine
+    draft: Engine
+    how: calls.Verification
+    policy: Policy
+    health: Health
+    meter: Meter
+    draft_timeout_s: float
+
+
+class Conversation:
+    """One request at work."""
+
+    def __init__(self, asked: Asked, house: House, channel: Channel) -> None:
+        self._asked = asked
+        self._house = house
+        self._channel = channel
+        self._text = Text(
+            asked.prompt, asked.max_tokens, asked.min_tokens, asked.end_id, asked.stop_sequences
+        )
+        self._reply = Reply(asked, self._text)
+        self._acceptance = draft_length.new_request()
+        self._drafts = house.how.drafts_for(asked)
+        self._draft_knows_prompt = False
+        self._warm_up: asyncio.Task[Proposal | None] | None = None
+        self._burst = draft_length.STREAMED_BURST if asked.streaming else draft_length.PLAIN_BURST
+        self._id = str(secrets.randbits(63))
+        self._seed = secrets.randbits(64) if asked.seed is None else asked.seed
+        self._calls = 0
+        self._last_sign = time.monotonic()
+        self._in_engines = 0.0
+
+    async def wait(self, seats: asyncio.Semaphore) -> None:
+        """Return with a seat taken; shows signs of life until then."""
+        taken = asyncio.ensure_future(seats.acquire())
+        try:
+            await self._until_done(taken)
+        except BaseException:
+            if not taken.cancel():
+                seats.release()
+            raise
+
+    async def run(self) -> str:
+        """Generate and deliver everything; the reason of the end.
+
+        Raises EngineError when the target fails, ClientGoneError, or CancelledError; the engines have
+        been told to stop then.
+        """
+        try:
+            self._reply.scheduled()
+            await self._open()
+            while not self._text.finish:
+                await self._play()
+        except BaseException:
+            await self._stop(self._house.target, self._house.draft)
+            raise
+        return self._text.finish
+
+    async def _open(self) -> None:
+        """The prompt's pass of the target, while the draft reads the prompt too."""
+        start = time.monotonic()
+        if self._choose(self._text.remaining - OPENING.length - 1):
+            self._warm_up = asyncio.create_task(self._propose(1))
+        answer = await self._verify(OPENING)
+        self._take(OPENING, answer, start)
+        if self._warm_up is not None:
+            if self._text.finish:
+                await self._stop(self._house.draft)
+            else:
+                await self._until_done(self._warm_up)
+
+    async def _play(self) -> None:
+        """One round."""
+        start, self._in_engines = time.monotonic(), 0.0
+        asked = self._text.next(self._choose(self._text.remaining - 1), self._burst)
+        proposal = await self._propose(asked.draft) if asked.draft else None
+        if asked.draft and proposal is None:
+            asked = self._text.next(0, self._burst)
+        answer = await self._verify(asked, proposal)
+        outcome = self._take(asked, answer, start, proposal)
+        if asked.draft:
+            self._house.policy.judged(self._acceptance, outcome.drafted, outcome.accepted)
+        elif len(outcome.tokens) == asked.length:
+            self._house.policy.ran_plain(asked.length, self._in_engines)
+
+    def _choose(self, room: int) -> int:
+        """Draft tokens for the next round, when at most ``room`` are of use."""
+        drafting = self._drafts and self._house.health.good()
+        limit = min(self._asked.draft_length if drafting else 0, room)
+        return self._house.policy.choose(self._acceptance, limit)
+
+    async def _propose(self, length: int) -> Proposal | None:
+        """Tokens from the draft; None when it fails, and the target goes on alone."""
+        asked, how = self._asked, self._house.how
+        tensors = calls.draft_call(asked, self._turn(), length, how)
+        start = time.monotonic()
+        try:
+            answer = await self._ask(
+                self._house.draft, tensors, calls.draft_outputs(asked, how), self._house.draft_timeout_s
+            )
+            drafted = calls.tokens(answer, length)
+            proposal = Proposal(drafted, calls.draft_logits(asked, drafted, answer, how))
+        except (EngineError, calls.AnswerError, asyncio.TimeoutError) as error:
+            self._drafts = False
+            self._house.health.failed()
+            self._house.meter.fallback("timeout" if isinstance(error, asyncio.TimeoutError) else "error")
+            return None
+        self._house.health.worked()
+        if self._draft_knows_prompt:
+            self._house.policy.draft.observe(length, time.monotonic() - start)
+        self._draft_knows_prompt = True
+        return proposal
+
+    async def _verify(self, asked: Round, proposal: Proposal | None = None) -> Tensors:
+        """The target's answer to a round."""
+        length = asked.length if proposal is None else len(proposal.tokens) + 1
+        if proposal is None:
+            tensors = calls.target_call(self._asked, self._turn(), length)
+        else:
+            tensors = calls.target_call(self._asked, self._turn(), length, proposal.tokens, proposal.logits)
+        start = time.monotonic()
+        answer = await self._ask(self._house.target, tensors, calls.target_outputs(self._asked))
+        if proposal is not None:
+            self._house.policy.target.observe(length, time.monotonic() - start)
+        return answer
+
+    def _take(self, asked: Round, answer: Tensors, start: float, proposal: Proposal | None = None) -> Outcome:
+        """Make the answer part of the text, and say what is to be said."""
+        drafted = () if proposal is None else proposal.tokens
+        limit = asked.length if proposal is None else len(drafted) + 1
+        outcome = self._text.absorb(asked, drafted, calls.tokens(answer, limit))
+        log_probs = calls.log_probs(answer, len(outcome.tokens)) if self._asked.log_probs else []
+        self._reply.took(outcome.tokens, log_probs)
+        self._deliver()
+        self._house.meter.round(asked, outcome, Timing(time.monotonic() - start, self._in_engines))
+        return outcome
+
+    def _deliver(self) -> None:
+        final = bool(self._text.finish)
+        if not final:
+            self._require_client()
+        due = self._reply.due()
+        if due is not None:
+            self._last_sign = time.monotonic()
+            self._channel.send(due, final=final)
+        elif time.monotonic() - self._last_sign >= ROUND_PAUSE_S:
+            self._show_life()
+
+    async def _ask(
+        self, engine: Engine, tensors: Tensors, outputs: Sequence[str], timeout_s: float | None = None
+    ) -> Tensors:
+        start = time.monotonic()
+        call = asyncio.ensure_future(engine.generate(self._id, tensors, outputs))
+        try:
+            await self._until_done(call, timeout_s)
+        except asyncio.TimeoutError:
+            await engine.stop(self._id)
+            raise
+        finally:
+            self._in_engines += time.monotonic() - start
+            # An answer that nobody waits for any more may be an error that nobody asks for.
+            call.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return call.result()
+
+    async def _until_done(self, work: asyncio.Future[Any], timeout_s: float | None = None) -> None:
+        """Return when ``work`` has ended. Raises ClientGoneError, and asyncio.TimeoutError."""
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            pause = SIGN_PAUSE_S if deadline is None else min(SIGN_PAUSE_S, deadline - time.monotonic())
+            done, _ = await asyncio.wait({work}, timeout=max(pause, 0.0))
+            if done:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                raise asyncio.TimeoutError
+            self._require_client()
+            self._show_life()
+
+    def _require_client(self) -> None:
+        if self._asked.key is None and self._channel.gone():
+            raise ClientGoneError
+
+    def _show_life(self) -> None:
+        self._last_sign = time.monotonic()
+        if self._asked.key is not None:
+            self._channel.send(self._reply.sign_of_life(), final=False)
+
+    def _turn(self) -> calls.Turn:
+        self._calls += 1
+        seed = calls.seed_of(self._seed, self._calls)
+        return calls.Turn(self._text.tokens, self._text.held_back, seed)
+
+    async def _stop(self, *engines: Engine) -> None:
+        """The engines no longer work for this request; whether they could be told does not matter."""
+        if self._warm_up is not None:
+            self._warm_up.cancel()
+        await asyncio.gather(*(engine.stop(self._id) for engine in engines), return_exceptions=True)

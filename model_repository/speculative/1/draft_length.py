@@ -1,0 +1,152 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How many tokens to draft next: the number with the most tokens per second, by what has been measured. Pure.
+
+With α the probability that one draft token is accepted, a round of γ draft tokens yields
+τ(α, γ) = 1 + α + ... + α^γ tokens (Leviathan et al., arXiv 2211.17192). It costs a call to the draft and a
+call to the target, as they take at this moment and under this load: their times are what is measured here,
+with queueing and the way there and back. The choice that is not taken is measured again from time to time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PRIOR_ACCEPTANCE = 0.7
+PRIOR_TRIALS = 8.0
+REQUEST_MEMORY = 100.0
+MODEL_MEMORY = 2000.0
+COST_MEMORY = 0.95
+"""What a measurement keeps of its weight when the next one comes."""
+OUTLIER = 4.0
+NEARLY_BEST = 0.98
+"""The curve is flat near its maximum; a shorter burst wastes less when the estimate is wrong."""
+PROBE_TOKENS = 96
+"""Tokens between two looks at the choice that is not taken."""
+CLEARLY = 1.5
+"""Speed-up from which plain decoding need not be looked at."""
+PROBE_DRAFT = 2
+
+
+class Acceptance:
+    """Estimate of α that forgets, shrunk to what is expected while little has been seen."""
+
+    def __init__(self, memory: float) -> None:
+        self._memory = memory
+        self._accepted = 0.0
+        self._trials = 0.0
+
+    def observe(self, drafted: int, accepted: int) -> None:
+        """Count one round. The tokens after the first rejected one were never tried."""
+        tried = accepted + (accepted < drafted)
+        fade = max(0.0, 1 - tried / self._memory)
+        self._accepted = self._accepted * fade + accepted
+        self._trials = self._trials * fade + tried
+
+    def estimate(self, expected: float) -> float:
+        """α, where ``expected`` is worth a few trials."""
+        return (self._accepted + PRIOR_TRIALS * expected) / (self._trials + PRIOR_TRIALS)
+
+
+@dataclass
+class Cost:
+    """Seconds of a call as base + tokens × slope, by least squares that forget.
+
+    ``fixed`` is the share of a call's time that is taken for its base while all calls had one length.
+    """
+
+    fixed: float
+    weight: float = 0.0
+    tokens: float = 0.0
+    seconds: float = 0.0
+    tokens_squared: float = 0.0
+    product: float = 0.0
+
+    def observe(self, tokens: int, seconds: float) -> None:
+        """Add a measurement; one far above what was expected is clipped, as something else ran then."""
+        if self.known:
+            seconds = min(seconds, OUTLIER * self.estimate(tokens))
+        sums = ("weight", 1.0), ("tokens", tokens), ("seconds", seconds)
+        for name, value in (*sums, ("tokens_squared", tokens**2), ("product", tokens * seconds)):
+            setattr(self, name, COST_MEMORY * getattr(self, name) + value)
+
+    @property
+    def known(self) -> bool:
+        return self.weight > 0
+
+    def estimate(self, tokens: float) -> float:
+        """Seconds of a call with ``tokens``; 0 if nothing is known."""
+        if not self.known:
+            return 0.0
+        mean_tokens, mean_seconds = self.tokens / self.weight, self.seconds / self.weight
+        slope = self._slope(mean_tokens, mean_seconds)
+        return max(mean_seconds + slope * (tokens - mean_tokens), 0.1 * mean_seconds)
+
+    def _slope(self, mean_tokens: float, mean_seconds: float) -> float:
+        prior = (1 - self.fixed) * mean_seconds / mean_tokens
+        spread = self.tokens_squared / self.weight - mean_tokens**2
+        if spread < 0.05:
+            return prior
+        measured = (self.product / self.weight - mean_tokens * mean_seconds) / spread
+        return min(max(measured, 0.0), mean_seconds / mean_tokens)
+
+
+class Policy:
+    """The model's own knowledge; ``Drafting`` is a request's. All requests share the engines' costs."""
+
+    def __init__(self, *, adaptive: bool) -> None:
+        self.adaptive = adaptive
+        self.acceptance = Acceptance(MODEL_MEMORY)
+        self.draft = Cost(fixed=0.0)
+        self.target = Cost(fixed=1.0)
+        self.plain = Cost(fixed=0.0)
+        self._since_probe = 0
+
+    def choose(self, request: Acceptance, limit: int) -> int:
+        """Draft tokens for the next round, ``limit`` at most; 0 is plain decoding."""
+        if limit <= 0 or not self.adaptive or not self.draft.known:
+            return max(limit, 0)
+        alpha = request.estimate(self.acceptance.estimate(PRIOR_ACCEPTANCE))
+        speeds = [self.speed(alpha, length) for length in range(limit + 1)]
+        best = next(n for n, speed in enumerate(speeds) if speed >= NEARLY_BEST * max(speeds))
+        if self._since_probe < PROBE_TOKENS:
+            return best
+        self._since_probe = 0
+        if not best:
+            return min(PROBE_DRAFT, limit)
+        return best if speeds[best] > CLEARLY * speeds[0] else 0
+
+    def speed(self, alpha: float, length: int) -> float:
+        """Tokens per second expected of rounds with ``length`` draft tokens."""
+        if not length:
+            return 1 / max(self._plain_token(), 1e-9)
+        seconds = self.draft.estimate(length) + self.target.estimate(length + 1)
+        return sum(alpha**position for position in range(length + 1)) / max(seconds, 1e-9)
+
+    def judged(self, request: Acceptance, drafted: int, accepted: int) -> None:
+        """Count a round's draft tokens."""
+        self._since_probe += accepted + 1
+        if drafted:
+            request.observe(drafted, accepted)
+            self.acceptance.observe(drafted, accepted)
+
+    def ran_plain(self, tokens: int, seconds: float) -> None:
+        """Count a round without draft tokens."""
+        self._since_probe += tokens
+        self.plain.observe(tokens, seconds)
+
+    def _plain_token(self) -> float:
+        """Seconds of a token without the draft."""
+        if self.plain.known:
+            return self.plain.estimate(PLAIN_BURST) / PLAIN_BURST
+        return self.target.estimate(1)
+
+
+PLAIN_BURST = 16
+"""Tokens per call to the target while it works alone."""
+STREAMED_BURST = 4
+"""The same for a client that reads along."""
+
+
+def new_request() -> Acceptance:
+    """The estimate of one request, to be kept with it."""
+    return Acceptance(REQUEST_MEMORY)
