@@ -88,6 +88,7 @@ def translate(code: str, text: str) -> SpecClientError:
 _WORDING = (
     # Triton prefixes some texts with the request id, which the error carries anyway.
     (r"^\[request id: [^\]]*\] ", ""),
+    (r"^in ensemble '[^']*', ", ""),
     (r"^failed to connect to all addresses; last error: \w+: (ipv[46]:\S+ |unix:\S+ )?", "cannot connect: "),
     (r"^(errors resolving|DNS resolution failed for) ([^:]+).*", r"cannot connect: unknown host \2"),
 )

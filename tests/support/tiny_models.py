@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import transformers
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 VOCAB_SIZE = 64
 MAX_POSITIONS = 128
@@ -52,12 +52,11 @@ FAMILIES: dict[str, tuple[str, dict[str, Any]]] = {
 }
 
 
-def config(family: str, **changes: Any) -> PreTrainedConfig:
+def config(family: str, **changes: Any) -> Any:
     """The configuration of a tiny model of ``family``; ``changes`` override its settings."""
     name, settings = FAMILIES[family]
     kind = getattr(transformers, f"{name}TextConfig", None) or getattr(transformers, f"{name}Config")
-    made: PreTrainedConfig = kind(**{**_COMMON, **settings, **changes})
-    return made
+    return kind(**{**_COMMON, **settings, **changes})
 
 
 def model(

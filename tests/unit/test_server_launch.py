@@ -90,6 +90,15 @@ def test_the_reason_is_the_first_error_that_means_something(tmp_path: Path) -> N
     assert reason(tmp_path / "log").endswith('"failed to load torch: ValueError: no weights"')
 
 
+def test_what_triton_says_of_a_stream_closed_after_its_end_is_no_reason(tmp_path: Path) -> None:
+    noise = (
+        '2026-01-01T00:00:00Z E 7 infer_handler.h:840] "[INTERNAL] HandleCancellation called even when the '
+        'context was not cancelled for ModelStreamInferHandler"\n'
+    )
+    (tmp_path / "log").write_text(noise)
+    assert reason(tmp_path / "log") == "the log names no error"
+
+
 def test_a_log_may_hold_any_bytes_or_be_missing(tmp_path: Path) -> None:
     (tmp_path / "log").write_bytes(b"\xff\xfe error\n" * 100)
     assert tail(tmp_path / "log").count("\n") == 19

@@ -9,8 +9,9 @@ from pathlib import Path
 _TAIL_BYTES = 64 << 10
 _TAIL_LINES = 20
 _ERROR = re.compile(r"^(?:error: |\d{4}-\d\d-\d\dT\S+ E |E\d{4} )")
-# A machine without a GPU makes Triton say these at every start.
-_HARMLESS = re.compile(r"cuda|dcgm|pinned", re.IGNORECASE)
+# A machine without a GPU makes Triton say the first three at every start; 2.51 says the last one of clients
+# that close a stream which has ended.
+_HARMLESS = re.compile(r"cuda|dcgm|pinned|HandleCancellation called even when", re.IGNORECASE)
 
 
 def tail(path: Path) -> str:

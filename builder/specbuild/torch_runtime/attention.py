@@ -41,17 +41,21 @@ class Span:
         return self.start + self.length
 
 
-@dataclass(frozen=True, slots=True)
-class Pass:
-    """One forward pass: whose tokens its rows are, in this order."""
+class Slots:
+    """The cache of a model, and the spans of the pass that is being computed. One per model."""
 
-    cache: KvCache
-    spans: Sequence[Span]
+    def __init__(self, cache: KvCache) -> None:
+        self.cache = cache
+        self.spans: Sequence[Span] = ()
 
-    def positions(self, device: torch.device) -> Tensor:
-        """Position of each token [1, tokens]."""
-        values = [position for span in self.spans for position in range(span.start, span.end)]
-        return torch.tensor([values], device=device)
+    def attach(self, model: nn.Module) -> None:
+        """Let the attention layers of ``model`` find these slots.
+
+        On the modules, because not every model of transformers hands keyword arguments through to them.
+        """
+        for module in model.modules():
+            if hasattr(module, "layer_idx"):
+                module.slots = self  # type: ignore[assignment]
 
 
 def attend(
@@ -59,26 +63,29 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: Tensor | None,
+    _mask: Tensor | None,
     *,
-    specbuild: Pass,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Store the new keys and values, and attend. Query [1, heads, tokens, d] → [1, tokens, heads, d]."""
-    if attention_mask is not None or s_aux is not None:
+    """Store the new keys and values, and attend. Query [1, heads, tokens, d] → [1, tokens, heads, d].
+
+    The mask that some versions of transformers make takes the packed tokens for one sequence: not used.
+    """
+    if s_aux is not None:
         raise EngineError(
-            f"{type(module).__name__} needs an attention mask or attention sinks",
-            remedy="Use a causal language model with rotary attention and no sinks.",
+            f"{type(module).__name__} needs attention sinks",
+            remedy="Use a causal language model with plain rotary attention.",
         )
-    keys, values = specbuild.cache.layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    slots: Slots = module.slots  # type: ignore[assignment]
+    keys, values = slots.cache.layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     outputs = []
     offset = 0
-    for span in specbuild.spans:
+    for span in slots.spans:
         new = slice(offset, offset + span.length)
         offset += span.length
         slot_keys, slot_values = keys[span.slot], values[span.slot]

@@ -15,7 +15,7 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from specbuild.errors import EngineError
 from specbuild.torch_runtime import attention, device, packed_linear
-from specbuild.torch_runtime.attention import Pass, Span
+from specbuild.torch_runtime.attention import Slots, Span
 from specbuild.torch_runtime.kv_cache import KvCache
 
 AttentionInterface.register(attention.NAME, attention.attend)
@@ -30,7 +30,8 @@ class Decoder:
 
     def __init__(self, model: Any, cache: KvCache, where: torch.device) -> None:
         self._model = model
-        self._cache = cache
+        self._slots = Slots(cache)
+        self._slots.attach(model)
         self.device = where
         self.vocab_size: int = model.config.get_text_config().vocab_size
 
@@ -57,13 +58,13 @@ class Decoder:
         model's own type. A token that the model does not know, because its vocabulary is padded less
         than its partner's, is read as the last one.
         """
-        batch = Pass(self._cache, spans)
+        self._slots.spans = spans
+        positions = [position for span in spans for position in range(span.start, span.end)]
         output = self._model(
             input_ids=tokens.clamp(max=self.vocab_size - 1)[None],
-            position_ids=batch.positions(self.device),
+            position_ids=torch.tensor([positions], device=self.device),
             use_cache=False,
             logits_to_keep=0 if rows is None else rows,
-            specbuild=batch,
         )
         logits: Tensor = output.logits[0]
         return logits

@@ -21,12 +21,15 @@ def resolve(name: str) -> torch.device:
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type != "cuda":
+        return device
+    index = device.index or 0
+    if index >= torch.cuda.device_count():
         raise EngineError(
             f"device {name} is not available: PyTorch sees {torch.cuda.device_count()} GPUs",
             remedy="Set the device to auto or cpu, or check the driver with nvidia-smi.",
         )
-    return device
+    return torch.device("cuda", index)
 
 
 def prepare_thread(device: torch.device, threads: int | None) -> None:

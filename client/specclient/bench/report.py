@@ -210,7 +210,8 @@ def _sentences(report: dict[str, Any]) -> list[Text]:
     for arm in (BASELINE, SPECULATIVE):
         if report[arm]["errors"]:
             counts = ", ".join(f"{count} {kind}" for kind, count in report[arm]["errors"].items())
-            lines.append(Text(f"{arm}: {counts}", style="red"))
+            first = next(r["message"] for r in report["requests"] if r["arm"] == arm and "error" in r)
+            lines.append(Text(f"{arm}: {counts}; the first: {first}", style="red"))
     lines.append(
         Text(
             f"acceptance length {_number(report['acceptance_length'], 2)}, draft acceptance rate "

@@ -62,6 +62,8 @@ def test_messages_lose_the_noise_of_the_layers_below() -> None:
         str(translate("UNAVAILABLE", CONNECT + "Connection refused")) == "cannot connect: Connection refused"
     )
     assert str(translate("", "[request id: x] Exceeds maximum queue size")) == "Exceeds maximum queue size"
+    text = "in ensemble 'ensemble', text_input: the prompt is empty"
+    assert str(translate("INVALID_ARGUMENT", text)) == "text_input: the prompt is empty"
     assert str(translate("INTERNAL", "")) == "internal"
 
 
