@@ -13,12 +13,17 @@ and the plain one 1 ÷ T(1). "reached" leaves out the time until the first token
 
 from __future__ import annotations
 
+# Before PyTorch, whose OpenMP library reads the settings made here when it is loaded.
+from specbuild.torch_runtime import Chunk, Engine, Request, Settings
+
+# isort: split
 import argparse
 import statistics
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import torch
@@ -26,7 +31,6 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from specbuild.torch_runtime import Chunk, Engine, Request, Settings
 from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.decoder import Decoder
 from specbuild.torch_runtime.device import prepare_thread, usable_cores
@@ -39,9 +43,10 @@ BATCH_LENGTH = 5
 def main() -> None:
     """Print the step times, then a line for each draft length, then the gain of a batch."""
     options = _options()
-    cpu = torch.device("cpu")
-    prepare_thread(cpu, options.threads)
-    target, draft = _step_times(options, cpu)
+    # In a thread of its own, which ends: OpenMP keeps workers for every thread that computes, and slows all
+    # down when there are more of them than cores.
+    with ThreadPoolExecutor(1) as worker:
+        target, draft = worker.submit(_step_times, options).result()
     print("target  " + "  ".join(f"T({n}) {ms:.1f}" for n, ms in target.items()) + "   ms")
     print(f"draft   D {draft:.2f} ms, {draft / target[1]:.1%} of T(1)\n")
     tokenizer = transformers.AutoTokenizer.from_pretrained(options.target)
@@ -111,8 +116,10 @@ def _batch(engine: Engine, texts: Sequence[list[int]], tokens: int) -> None:
         print(f"{requests:2} requests  {speed:7.1f}   {speed / speeds[1]:.2f} times one")
 
 
-def _step_times(options: argparse.Namespace, cpu: torch.device) -> tuple[dict[int, float], float]:
+def _step_times(options: argparse.Namespace) -> tuple[dict[int, float], float]:
     """Milliseconds of T(1) to T(9) and of D: medians, at the middle of a request."""
+    cpu = torch.device("cpu")
+    prepare_thread(cpu, options.threads)
     length = options.prompt_tokens + options.tokens
     middle = length // 2
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 from datetime import datetime, timezone
 from pathlib import Path
@@ -120,12 +119,13 @@ def measure(settings: Settings) -> Comparison:
     from specclient.bench import compare as run
 
     outcome: list[Comparison] = []
-    with (
-        contextlib.suppress(ServerError, KeyboardInterrupt),
-        progress.step("bench compare") as report,
-    ):
-        outcome.append(run(settings, lambda state: report(f"{state.phase} {state.done}/{state.total}")))
-        raise_failure(outcome[0])
+    try:
+        with progress.step("bench compare") as report:
+            outcome.append(run(settings, lambda state: report(f"{state.phase} {state.done}/{state.total}")))
+            raise_failure(outcome[0])
+    except (ServerError, KeyboardInterrupt):
+        if not outcome:  # before anything was measured
+            raise
     return outcome[0]
 
 

@@ -46,7 +46,7 @@ def pair() -> None:
 @click.option(
     "--draft-rank",
     type=click.IntRange(min=1),
-    help="Rank of the draft's table (demo: 383); a lower one is accepted less.",
+    help="Rank of the draft's table (demo: 511); a lower one is accepted less.",
 )
 @click.option(
     "--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Seed of the weights."

@@ -51,7 +51,7 @@ SHAPES: Mapping[str, PairShape] = MappingProxyType(
             draft=ModelShape(hidden=512, layers=1, heads=8, kv_heads=2, head_dim=64, intermediate=1024),
             vocab_size=4096,
             target_rank=767,
-            draft_rank=383,
+            draft_rank=511,
             max_positions=4096,
         ),
         # For tests: made in a second or two from a small text.

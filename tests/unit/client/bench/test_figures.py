@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import random
 from collections.abc import Sequence
@@ -189,7 +190,11 @@ def test_the_table_shows_every_figure_in_eighty_columns() -> None:
         assert words in text
 
 
-def test_a_percentage_or_bracket_in_an_error_does_not_disturb_the_table() -> None:
+def test_the_first_error_is_shown_as_it_is() -> None:
+    from rich.console import Console
+
     made = recording([10], [5])
     made.records.append(Record("baseline", 1, 1, PROMPT, error=QueueFull("[/red] 100 %")))
-    render(document(Comparison(Settings(), made)))
+    console = Console(record=True, file=io.StringIO(), width=100)
+    console.print(render(document(Comparison(Settings(), made))))
+    assert "baseline: 1 QueueFull; the first: [/red] 100 %" in console.export_text()
