@@ -107,28 +107,34 @@ def concurrent(front: Front) -> dict[str, float]:
 
 
 def rounds(front: Front, metrics: str) -> dict[str, float]:
-    """Milliseconds of a round and where they go, request by request, as medians over the prompts.
+    """Milliseconds of a round and where they go, as medians over the prompts.
 
     The time inside the engines is what their own backend measures from a request's arrival to its answer.
+    A short request is taken from a long one: the calls that read the prompt are no rounds.
     """
     rows = []
     for prompt in PROMPTS:
-        before = scrape(metrics)
-        front.ask(text_input=prompt, max_tokens=TOKENS)
-        time.sleep(0.6)  # the counters are published four times a second
-        change = {name: value - before.get(name, 0.0) for name, value in scrape(metrics).items()}
+        short, long = (spent(front, metrics, prompt, tokens) for tokens in (TOKENS // 4, TOKENS))
+        change = {name: long[name] - short[name] for name in long}
         count = change["round_seconds_count"]
-        engines = change["call_seconds_total"]
+        whole, engines = change["round_seconds_sum"], change["call_seconds_total"]
         rows.append(
             {
-                "whole": change["round_seconds_sum"] / count * 1e3,
+                "whole": whole / count * 1e3,
                 "in the engines": engines / count * 1e3,
                 "outside the calls": change["loop_seconds_sum"] / count * 1e3,
+                "own cost": (whole - engines) / count * 1e3,
             }
         )
-    medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-    own = statistics.median(row["whole"] - row["in the engines"] for row in rows)
-    return medians | {"own cost": own}
+    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+
+def spent(front: Front, metrics: str, prompt: str, tokens: int) -> dict[str, float]:
+    """What one request adds to our metrics."""
+    before = scrape(metrics)
+    front.ask(text_input=prompt, max_tokens=tokens)
+    time.sleep(0.6)  # the counters are published four times a second
+    return {name: value - before.get(name, 0.0) for name, value in scrape(metrics).items()}
 
 
 def scrape(address: str) -> dict[str, float]:

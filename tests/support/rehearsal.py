@@ -7,7 +7,7 @@ import contextlib
 import os
 import queue
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -49,15 +49,21 @@ def settings_for(pair: Path, output: Path, **changes: Any) -> Config:
 
 
 @contextlib.contextmanager
-def rehearsed(settings: Config, *, threads: int = 1) -> Iterator[RunningServer]:
-    """The deployment's repository, written and served, with the pair itself behind its engines."""
+def rehearsed(
+    settings: Config, *, threads: int = 1, change: Callable[[Config], None] = lambda _: None
+) -> Iterator[RunningServer]:
+    """The deployment's repository, written and served, with the pair itself behind its engines.
+
+    ``change`` is called before the server is started.
+    """
     folders = {"target": Path(settings.target.checkpoint), "draft": Path(settings.draft.checkpoint)}
     stand_in.write(settings, {role: Checkpoint.open(folder) for role, folder in folders.items()})  # type: ignore[misc]
     repository.write(settings)
+    change(settings)
     base = server.find(None, os.environ)
-    on = venue.installation(base, settings.output / "backends")
+    on = venue.installation(base, settings.output / "venue")
     weights = {ENGINE_MODELS[role]: folder for role, folder in folders.items()}  # type: ignore[index]
-    variables = venue.variables(weights, os.environ) | {venue.THREADS: str(threads)}
+    variables = venue.variables(weights) | {venue.THREADS: str(threads)}
     with server.running(settings, on=on, variables=variables) as running:
         yield running
 
@@ -142,6 +148,14 @@ class Front:
                 answer.arrivals.append(time.perf_counter())
             left -= response.parameters["triton_final_response"].bool_param
         return answers
+
+    def send(self, fields: Mapping[str, Any], model: str = "ensemble") -> None:
+        """Send a request and do not wait."""
+        self._client.async_stream_infer(model, tensors(fields), request_id="1")
+
+    def wait(self) -> None:
+        """Return with the next response, whatever it is."""
+        self._replies.get(timeout=60)
 
     def close(self) -> None:
         self._client.stop_stream(cancel_requests=True)

@@ -159,7 +159,7 @@ def _words(tensors: Tensors) -> list[tuple[int, ...]]:
         return []
     ids, ends = tensors["stop_words_list"][0].tolist()
     ends = [end for end in ends if end != -1]
-    return [tuple(ids[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return [tuple(ids[start:end]) for start, end in zip([0, *ends][:-1], ends, strict=True)]
 
 
 def _softmax(logits: np.ndarray) -> np.ndarray:

@@ -384,3 +384,8 @@ def test_refusals_name_the_field_of_the_front_model(fields: dict[str, Any], mess
 )
 def test_greedy_is_what_tensorrt_llms_runtime_takes_for_it(fields: dict[str, Any], greedy: bool) -> None:
     assert asked.read(request_tensors(**fields), asked.Limits(5, 512, True)).greedy is greedy
+
+
+def test_a_word_list_of_padding_alone_holds_no_words() -> None:
+    tensors = request_tensors() | {"stop_words_list": np.array([[[0], [-1]]], np.int32)}
+    assert asked.read(tensors, asked.Limits(5, 512, True)).stop_sequences == ()

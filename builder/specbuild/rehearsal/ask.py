@@ -211,4 +211,4 @@ def _word_list(tensors: Tensors, name: str) -> tuple[tuple[int, ...], ...]:
         raise RefusedError("Sparse list must not have out-of-bound offsets")
     if any(later <= earlier for earlier, later in itertools.pairwise(ends)):
         raise RefusedError("Sparse list must not have non-increasing offsets")
-    return tuple(tuple(ids[start:end]) for start, end in zip([0, *ends[:-1]], ends, strict=True))
+    return tuple(tuple(ids[start:end]) for start, end in zip([0, *ends][:-1], ends, strict=True))

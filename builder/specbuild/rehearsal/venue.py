@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import site
+import venv
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,22 +20,31 @@ THREADS = "SPECBUILD_REHEARSAL_THREADS"
 
 
 def installation(base: Installation, folder: Path) -> Installation:
-    """``base`` with the rehearsal's backend; its backend folder is made anew in ``folder``.
-
-    A copy, since Triton refuses a backend library that leads out of the backend folder.
-    """
+    """``base`` with the rehearsal's backend and packages, made anew in ``folder``."""
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(base.backend("python"), folder / "python")
-    shutil.copytree(_BACKEND, folder / "tensorrtllm", ignore=shutil.ignore_patterns("__pycache__"))
-    return replace(base, backends=folder)
+    backends, packages = folder / "backends", folder / "python"
+    # A copy, since Triton refuses a backend library that leads out of the backend folder.
+    shutil.copytree(base.backend("python"), backends / "python")
+    shutil.copytree(_BACKEND, backends / "tensorrtllm", ignore=shutil.ignore_patterns("__pycache__"))
+    _environment(packages)
+    return replace(base, backends=backends, programs=(packages / "bin", *base.programs))
 
 
-def variables(weights: Mapping[str, Path], inherited: Mapping[str, str]) -> dict[str, str]:
+def _environment(folder: Path) -> None:
+    """A virtual environment with this one's packages and the stub of tensorrt_llm.
+
+    Triton's Python backend takes its packages from the python3 in PATH and ignores PYTHONPATH.
+    """
+    venv.create(folder, symlinks=True)
+    packages = next(folder.glob("lib/python*/site-packages"))
+    lines = [f"import site; site.addsitedir({path!r})" for path in site.getsitepackages()]
+    (packages / "rehearsal.pth").write_text("\n".join([str(_STUBS), *lines]) + "\n", encoding="utf-8")
+
+
+def variables(weights: Mapping[str, Path]) -> dict[str, str]:
     """What the stand-ins read from the environment; ``weights`` go by the model that they play."""
-    paths = [str(_STUBS), inherited.get("PYTHONPATH", "")]
     return {
         WEIGHTS: json.dumps({name: str(folder.absolute()) for name, folder in weights.items()}),
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
         # Two engines take turns on the same cores: one that spins while it waits takes them from the other.
         "OMP_WAIT_POLICY": "PASSIVE",
     }

@@ -116,7 +116,7 @@ class Work:
         """The token instead of a draft token; None when that stands."""
         if self.ask.draft_logits is None:
             return None if self._draw(p) == token else self._draw(p)
-        q = torch.softmax(torch.from_numpy(self.ask.draft_logits[position]), dim=-1)
+        q = torch.softmax(torch.from_numpy(self.ask.draft_logits[position][: len(p)]), dim=-1)
         threshold = self._random.random() if self.ask.threshold is None else self.ask.threshold
         if p[token] >= threshold * q[token]:
             return None

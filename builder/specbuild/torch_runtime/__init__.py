@@ -14,11 +14,11 @@ import os
 from specbuild.errors import MissingDependencyError
 
 # How long an idle OpenMP worker spins before it sleeps; libgomp reads it once, when PyTorch loads it. Its
-# default of 300,000 turns (milliseconds) keeps a core from whoever has the work when the cores are shared:
-# a 27 ms step of the demo pair's target took 1,290 ms beside one other busy process, and with this 47 ms.
-# Alone it takes 27 ms with either.
+# default of 300,000 turns (milliseconds) keeps a core from whoever has the work when cores are shared.
+# One token of a 200M target in bfloat16 on two cores, alone and beside one or two busy processes:
+#   300,000 turns 31 ms, 300 to 1300 ms;   8,000 turns 33 ms, 90 ms;   2,000 turns 40 ms, 60 ms.
 if "OMP_WAIT_POLICY" not in os.environ:
-    os.environ.setdefault("GOMP_SPINCOUNT", "2000")
+    os.environ.setdefault("GOMP_SPINCOUNT", "8000")
 
 try:
     import torch as _torch  # noqa: F401

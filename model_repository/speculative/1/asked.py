@@ -147,7 +147,7 @@ class Fields:
             raise AskedError(f"{name}: the shape must be [1, 2, n], not {list(tensor.shape)}")
         ids, ends = tensor[0].tolist()
         ends = [end for end in ends if end != -1]
-        starts = [0, *ends[:-1]]
+        starts = [0, *ends][:-1]
         if any(not start < end <= len(ids) for start, end in zip(starts, ends, strict=True)):
             raise AskedError(f"{name}: the offsets must grow and stay within the ids")
         return tuple(tuple(ids[start:end]) for start, end in zip(starts, ends, strict=True))

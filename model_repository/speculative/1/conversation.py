@@ -134,6 +134,7 @@ class Conversation:
         self._seed = secrets.randbits(64) if asked.seed is None else asked.seed
         self._calls = 0
         self._last_sign = time.monotonic()
+        self._unsaid: Tensors | None = None
         self._in_engines = 0.0
 
     async def wait(self, seats: asyncio.Semaphore) -> None:
@@ -169,6 +170,7 @@ class Conversation:
             self._warm_up = asyncio.create_task(self._propose(1))
         answer = await self._verify(OPENING)
         self._take(OPENING, answer, start)
+        self._speak()
         if self._warm_up is not None:
             if self._text.finish:
                 await self._stop(self._house.draft)
@@ -242,21 +244,33 @@ class Conversation:
         return outcome
 
     def _deliver(self) -> None:
-        final = bool(self._text.finish)
-        if not final:
-            self._require_client()
+        """Send the last response; any other waits until the next call is on its way, to cost it no time."""
         due = self._reply.due()
-        if due is not None:
+        if self._text.finish:
+            assert due is not None
+            self._channel.send(due, final=True)
+            return
+        self._require_client()
+        if due is None and self._asked.key is not None and self._silent_for(ROUND_PAUSE_S):
+            due = self._reply.sign_of_life()
+        self._unsaid = due
+
+    def _speak(self) -> None:
+        if self._unsaid is not None:
             self._last_sign = time.monotonic()
-            self._channel.send(due, final=final)
-        elif time.monotonic() - self._last_sign >= ROUND_PAUSE_S:
-            self._show_life()
+            self._channel.send(self._unsaid, final=False)
+            self._unsaid = None
+
+    def _silent_for(self, seconds: float) -> bool:
+        return time.monotonic() - self._last_sign >= seconds
 
     async def _ask(
         self, engine: Engine, tensors: Tensors, outputs: Sequence[str], timeout_s: float | None = None
     ) -> Tensors:
         start = time.monotonic()
         call = asyncio.ensure_future(engine.generate(self._id, tensors, outputs))
+        await asyncio.sleep(0)  # the call leaves
+        self._speak()
         try:
             await self._until_done(call, timeout_s)
         except asyncio.TimeoutError:
@@ -286,9 +300,9 @@ class Conversation:
             raise ClientGoneError
 
     def _show_life(self) -> None:
-        self._last_sign = time.monotonic()
         if self._asked.key is not None:
-            self._channel.send(self._reply.sign_of_life(), final=False)
+            self._unsaid = self._reply.sign_of_life()
+            self._speak()
 
     def _turn(self) -> calls.Turn:
         self._calls += 1

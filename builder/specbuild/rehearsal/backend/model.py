@@ -39,9 +39,10 @@ class TritonPythonModel:
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
+            arrival = time.perf_counter()
             tensors = {tensor.name(): tensor.as_numpy().copy() for tensor in request.inputs()}
             sender = request.get_response_sender()
-            caller = Caller(sender, set(request.requested_output_names()), self)
+            caller = Caller(sender, set(request.requested_output_names()), self, arrival)
             try:
                 if "stop" in tensors and tensors["stop"].any():
                     self.stop(request.request_id())
@@ -81,11 +82,11 @@ class Counter:
 class Caller:
     """A Triton response sender as the engine knows it."""
 
-    def __init__(self, sender: Any, outputs: set[str], model: TritonPythonModel) -> None:
+    def __init__(self, sender: Any, outputs: set[str], model: TritonPythonModel, arrival: float) -> None:
         self.sender = sender
         self.outputs = outputs
         self.model = model
-        self.arrival = time.perf_counter()
+        self.arrival = arrival
 
     def require_outputs(self) -> None:
         for name in ("output_ids", "sequence_length"):
