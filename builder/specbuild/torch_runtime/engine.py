@@ -76,18 +76,8 @@ class Engine:
         if draft is None:
             settings = replace(settings, draft_length=0)
 
-        def load_one(folder: Path) -> Decoder:
-            return Decoder.load(
-                folder, slots=settings.max_batch_size, max_seq_len=settings.max_seq_len, where=where
-            )
-
         def load() -> Pair:
-            pair = Pair(
-                load_one(target),
-                None if draft is None else load_one(draft),
-                prefill_chunk=settings.prefill_chunk,
-                adaptive=settings.adaptive,
-            )
+            pair = _load_pair(target, draft, settings, where)
             pair.measure(settings.max_batch_size, settings.draft_length)
             return pair
 
@@ -229,8 +219,9 @@ class Engine:
         return True
 
     def _iterate(self) -> None:
-        for ticket in self._due_for_prefill():
-            self._guard([ticket], self._prefill)
+        due = self._due_for_prefill()
+        for together in [due] if self._pair.packs_prompts and due else [[ticket] for ticket in due]:
+            self._guard(together, self._prefill)
         running = [ticket for ticket, sequence in self._active.items() if sequence.prefilled]
         if running:
             self._guard(running, self._round)
@@ -263,19 +254,21 @@ class Engine:
             self._recover()
 
     def _prefill(self, tickets: list[Ticket]) -> None:
-        [ticket] = tickets
-        sequence = self._active[ticket]
-        if sequence.target_known == 0:
-            sequence.constrain(self._pair.vocab_size, self._device)
-        chunk = self._pair.prefill(sequence)
-        if chunk is not None:
-            self._deliver(ticket, chunk)
+        sequences = [self._active[ticket] for ticket in tickets]
+        for sequence in sequences:
+            if sequence.target_known == 0:
+                sequence.constrain(self._pair.vocab_size, self._device)
+        self._deliver_all(tickets, self._pair.prefill(sequences))
 
     def _round(self, tickets: list[Ticket]) -> None:
-        owners = {self._active[ticket].slot: ticket for ticket in tickets}
-        sequences = [self._active[ticket] for ticket in tickets]
-        for sequence, chunk in self._pair.play(sequences):
-            self._deliver(owners[sequence.slot], chunk)
+        self._deliver_all(tickets, self._pair.play([self._active[ticket] for ticket in tickets]))
+
+    def _deliver_all(self, tickets: list[Ticket], chunks: list[tuple[Sequence, Chunk]]) -> None:
+        owners = {id(self._active[ticket]): ticket for ticket in tickets}
+        for sequence, chunk in chunks:
+            # A GPU may still have been at work for a request that was cancelled.
+            if owner := owners.get(id(sequence)):
+                self._deliver(owner, chunk)
 
     def _deliver(self, ticket: Ticket, chunk: Chunk) -> None:
         self._count(ticket, chunk.counters)
@@ -325,6 +318,26 @@ class Engine:
             self._stop(
                 EngineError(f"the GPU does not answer: {_first_line(error)}", remedy="Restart the process.")
             )
+
+
+def _load_pair(target: Path, draft: Path | None, settings: Settings, where: torch.device) -> Pair:
+    if where.type == "cuda":
+        # Only there, because its kernels need Triton's language, which comes with PyTorch for GPUs.
+        from specbuild.torch_runtime.cuda.pair import CudaPair
+
+        return CudaPair.load(target, draft, settings, where)
+
+    def load_one(folder: Path) -> Decoder:
+        return Decoder.load(
+            folder, slots=settings.max_batch_size, max_seq_len=settings.max_seq_len, where=where
+        )
+
+    return Pair(
+        load_one(target),
+        None if draft is None else load_one(draft),
+        prefill_chunk=settings.prefill_chunk,
+        adaptive=settings.adaptive,
+    )
 
 
 def _described(error: Exception) -> EngineError:

@@ -52,29 +52,27 @@ class Heads:
 
 
 class Meeting:
-    """Where the programs of a split leave their parts. One for all layers: they run one after the other."""
+    """Where the programs of a split leave their parts. One for all layers: they run one after the other.
 
-    def __init__(self, where: torch.device) -> None:
-        self._where = where
-        self._floats = torch.zeros(0, device=where)
-        self._arrivals = torch.zeros(0, dtype=torch.int32, device=where)
+    Captured graphs hold its addresses, so it is as large as any pass of up to ``tokens`` tokens per request needs.
+    """
 
-    def room(self, places: int, rows: int, width: int, arrivals: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Parts, tops and sums of ``places`` programs, and counters at 0."""
-        needed = places * rows * (width + 2)
-        if needed > len(self._floats):
-            self._floats = torch.zeros(needed, device=self._where)
-        if arrivals > len(self._arrivals):
-            self._arrivals = torch.zeros(arrivals, dtype=torch.int32, device=self._where)
-        parts = places * rows * width
-        lanes = places * rows
-        floats = self._floats
-        return floats, floats[parts:], floats[parts + lanes :], self._arrivals
+    def __init__(self, heads: Heads, tokens: int, where: torch.device) -> None:
+        rows = rows_per_program(tokens, heads.queries // heads.keys)
+        lanes = 2 * _PROGRAMS * rows
+        self.parts = torch.empty(lanes * _width(heads.size), device=where)
+        self.tops = torch.empty(lanes, device=where)
+        self.sums = torch.empty(lanes, device=where)
+        self.arrivals = torch.zeros(2 * _PROGRAMS, dtype=torch.int32, device=where)
+
+
+def _width(size: int) -> int:
+    return max(16, int(triton.next_power_of_2(size)))
 
 
 def rows_per_program(tokens: int, shared: int) -> int:
     """Rows of a program's products: queries of all heads that share keys, padded for the matrix units."""
-    return max(16, triton.next_power_of_2(tokens * shared))
+    return max(16, int(triton.next_power_of_2(tokens * shared)))
 
 
 def packed_tokens(shared: int) -> int:
@@ -98,27 +96,22 @@ def attend(
     """out = attention of queries [rows, heads, size] over keys and values [slots, kv_heads, length, size]."""
     shared = heads.queries // heads.keys
     rows = rows_per_program(groups.tokens, shared)
-    width = triton.next_power_of_2(heads.size)
     splits = 1
     if groups.firsts is None:
-        splits = max(1, min(32, triton.next_power_of_2(_PROGRAMS // (groups.count * heads.keys))))
-    places = groups.count * heads.keys * splits
-    parts, tops, sums, arrivals = meeting.room(
-        places if splits > 1 else 0, rows, width, groups.count * heads.keys
-    )
+        splits = int(triton.next_power_of_2(max(1, min(32, _PROGRAMS // (groups.count * heads.keys)))))
     unused = groups.slots
     attention_kernel[(groups.count, heads.keys, splits)](
         queries, keys, values, out, groups.slots, groups.positions,
         unused if groups.firsts is None else groups.firsts,
         unused if groups.counts is None else groups.counts,
-        parts, tops, sums, arrivals,
+        meeting.parts, meeting.tops, meeting.sums, meeting.arrivals,
         groups.shift, heads.scaling, window or 0, softcap or 1.0, slots, keys.stride(0), keys.stride(1),
         T=groups.tokens,
         PACKED=groups.firsts is not None,
         HEADS=heads.queries,
         KV_HEADS=heads.keys,
         D=heads.size,
-        DP=max(16, width),
+        DP=_width(heads.size),
         ROWS=rows,
         BLOCK=_BLOCK,
         SPLITS=splits,
@@ -126,7 +119,7 @@ def attend(
         WINDOW=window is not None,
         SOFTCAP=softcap is not None,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_warps=4,
+        num_warps=8 if rows > 64 else 4,
         num_stages=2,
     )  # fmt: skip
 

@@ -42,7 +42,7 @@ class _Layer:
 class FusedStack:
     """Computes the model whose weights it was given. ``fits`` says for which models that is known to be right."""
 
-    def __init__(self, model: Any, *, slots: int, length: int) -> None:
+    def __init__(self, model: Any, *, slots: int, length: int, most_tokens: int) -> None:
         inner, config = model.model, model.config
         attention = inner.layers[0].self_attn
         self.device = inner.embed_tokens.weight.device
@@ -57,7 +57,7 @@ class FusedStack:
         self._final: Tensor = inner.norm.weight
         self._cos, self._sin = _rotations(inner.rotary_emb, length, self._table)
         self._layers = [self._layer(layer, config, length) for layer in inner.layers]
-        self._meeting = Meeting(self.device)
+        self._meeting = Meeting(self._heads, most_tokens, self.device)
         self._precision = "ieee" if self.dtype == torch.float32 else "tf32"
         self._shared_memory = _shared_memory(self.device)
         self._room = _Room(self, config.hidden_size, config.intermediate_size)
