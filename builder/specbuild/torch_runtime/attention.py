@@ -127,7 +127,9 @@ def attend(
     slots: Attends = module.slots  # type: ignore[assignment]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    return slots.attend(layer, query, key, value, scaling=scaling, window=sliding_window, softcap=softcap), None
+    return slots.attend(
+        layer, query, key, value, scaling=scaling, window=sliding_window, softcap=softcap
+    ), None
 
 
 def _attend_span(

@@ -20,7 +20,6 @@ _OUTLIER = 3.0
 # The curve is flat near its maximum; a shorter burst wastes less when the estimate is wrong.
 _TOLERANCE = 0.02
 _PROBE_EVERY = 32
-_PROBE_LEAST_OFTEN = 512
 
 
 @dataclass(slots=True)
@@ -113,7 +112,6 @@ class DraftLengthPolicy:
         self.target = Costs()
         self.engine = Acceptance(_ENGINE_MEMORY)
         self._plain_rounds = 0
-        self._probe_after = _PROBE_EVERY
 
     @staticmethod
     def new_request() -> Acceptance:
@@ -131,19 +129,15 @@ class DraftLengthPolicy:
         """Draft tokens for the next round of ``requests``, of which each takes at most its limit.
 
         ``seconds`` tells what a round of a draft length takes. When drafting does not pay, a short burst from
-        time to time looks whether it does again; each one that finds it does not doubles the wait.
+        time to time looks whether it does again.
         """
         if not requests or max(limits) == 0:
             return 0
         alphas = [request.estimate(self.alpha) for request in requests]
         length = best_length(alphas, limits, seconds)
-        if length:
-            self._plain_rounds, self._probe_after = 0, _PROBE_EVERY
-            return length
-        self._plain_rounds += 1
-        if self._plain_rounds >= self._probe_after:
+        self._plain_rounds = 0 if length else self._plain_rounds + 1
+        if self._plain_rounds >= _PROBE_EVERY:
             self._plain_rounds = 0
-            self._probe_after = min(2 * self._probe_after, _PROBE_LEAST_OFTEN)
             length = 1
         return length
 

@@ -41,7 +41,9 @@ class Pair:
     packs_prompts = False
     """Whether one pass takes chunks of several prompts; otherwise they are computed one by one."""
 
-    def __init__(self, target: LanguageModel, draft: LanguageModel | None, *, prefill_chunk: int, adaptive: bool) -> None:
+    def __init__(
+        self, target: LanguageModel, draft: LanguageModel | None, *, prefill_chunk: int, adaptive: bool
+    ) -> None:
         self._target = target
         self._draft = draft
         self._device = target.device

@@ -14,12 +14,41 @@ import triton.language as tl
 _LOG2E: tl.constexpr = tl.constexpr(1.4426950408889634)
 
 
-@triton.jit(do_not_specialize=["shift", "window", "slot_count"])
-def attention_kernel(queries, keys, values, out, slots, positions, firsts, counts, parts, tops, sums, arrivals,
-                     shift, scaling, window, softcap, slot_count, slot_step, head_step, T: tl.constexpr,
-                     PACKED: tl.constexpr, HEADS: tl.constexpr, KV_HEADS: tl.constexpr, D: tl.constexpr,
-                     DP: tl.constexpr, ROWS: tl.constexpr, BLOCK: tl.constexpr, SPLITS: tl.constexpr,
-                     LEAST: tl.constexpr, WINDOW: tl.constexpr, SOFTCAP: tl.constexpr, PRECISION: tl.constexpr):
+@triton.jit(do_not_specialize=["shift", "window", "slot_count", "T"])
+def attention_kernel(
+    queries,
+    keys,
+    values,
+    out,
+    slots,
+    positions,
+    firsts,
+    counts,
+    parts,
+    tops,
+    sums,
+    arrivals,
+    shift,
+    scaling,
+    window,
+    softcap,
+    slot_count,
+    slot_step,
+    head_step,
+    T,
+    PACKED: tl.constexpr,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    D: tl.constexpr,
+    DP: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLITS: tl.constexpr,
+    LEAST: tl.constexpr,
+    WINDOW: tl.constexpr,
+    SOFTCAP: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Queries [rows, HEADS, D] → out, the same shape. Programs: (groups of tokens, KV_HEADS, SPLITS).
 
     Group i has T tokens from row i · T on, or with PACKED ``counts[i]`` ones from row ``firsts[i]`` on. Its
@@ -66,8 +95,9 @@ def attention_kernel(queries, keys, values, out, slots, positions, firsts, count
     for first in range(begin, stop, BLOCK):
         key = first + tl.arange(0, BLOCK)
         inside = key < stop
-        k = tl.load(keys + base + key[None, :] * D + d[:, None],
-                    mask=inside[None, :] & (d < D)[:, None], other=0.0)
+        k = tl.load(
+            keys + base + key[None, :] * D + d[:, None], mask=inside[None, :] & (d < D)[:, None], other=0.0
+        )
         scores = tl.dot(q, k, input_precision=PRECISION) * scaling
         if SOFTCAP:
             # tanh by the exponential, which the interpreter has too.
@@ -80,8 +110,9 @@ def attention_kernel(queries, keys, values, out, slots, positions, firsts, count
         shrink = tl.exp2(top - higher)
         p = tl.where(seen, tl.exp2(scores - higher[:, None]), 0.0)
         weight = weight * shrink + tl.sum(p, 1)
-        v = tl.load(values + base + key[:, None] * D + d[None, :],
-                    mask=inside[:, None] & (d < D)[None, :], other=0.0)
+        v = tl.load(
+            values + base + key[:, None] * D + d[None, :], mask=inside[:, None] & (d < D)[None, :], other=0.0
+        )
         mixed = tl.dot(p.to(v.dtype), v, mixed * shrink[:, None], input_precision=PRECISION)
         top = higher
 
@@ -114,11 +145,31 @@ def attention_kernel(queries, keys, values, out, slots, positions, firsts, count
     tl.store(out + at + d[None, :], (mixed / weight[:, None]).to(out.dtype.element_ty), mask=used)
 
 
-@triton.jit(do_not_specialize=["shift", "slot_count"])
-def store_kernel(qkv, queries, keys, values, query_gamma, key_gamma, cosines, sines, slots, positions, shift, eps,
-                 slot_count, slot_step, head_step, T: tl.constexpr, HEADS: tl.constexpr,
-                 KV_HEADS: tl.constexpr, HALF: tl.constexpr, HALF_P: tl.constexpr, ROTATE: tl.constexpr,
-                 NORM: tl.constexpr):
+@triton.jit(do_not_specialize=["shift", "slot_count", "T"])
+def store_kernel(
+    qkv,
+    queries,
+    keys,
+    values,
+    query_gamma,
+    key_gamma,
+    cosines,
+    sines,
+    slots,
+    positions,
+    shift,
+    eps,
+    slot_count,
+    slot_step,
+    head_step,
+    T,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    HALF_P: tl.constexpr,
+    ROTATE: tl.constexpr,
+    NORM: tl.constexpr,
+):
     """Rows of qkv [M, (HEADS + 2 · KV_HEADS) · 2 · HALF] → rotated queries, and keys and values in their slots.
 
     Programs: (M, HEADS + 2 · KV_HEADS). Row m is token m % T of request m ÷ T. With NORM, queries and keys are
@@ -139,7 +190,9 @@ def store_kernel(qkv, queries, keys, values, query_gamma, key_gamma, cosines, si
             gamma = key_gamma
             if head < HEADS:
                 gamma = query_gamma
-            a = (a * scale).to(kind).to(tl.float32) * tl.load(gamma + j, mask=inside, other=0.0).to(tl.float32)
+            a = (a * scale).to(kind).to(tl.float32) * tl.load(gamma + j, mask=inside, other=0.0).to(
+                tl.float32
+            )
             b = (b * scale).to(kind).to(tl.float32) * tl.load(gamma + HALF + j, mask=inside, other=0.0).to(
                 tl.float32
             )

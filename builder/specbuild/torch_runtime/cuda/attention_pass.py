@@ -122,4 +122,3 @@ def attend(
         num_warps=8 if rows > 64 else 4,
         num_stages=2,
     )  # fmt: skip
-

@@ -22,7 +22,9 @@ from specbuild.torch_runtime.kv_cache import aligned
 class CudaDecoder:
     """A causal language model with a cache of its own. Load it with ``CudaDecoder.load``."""
 
-    def __init__(self, model: Any, *, slots: int, length: int, draft_length: int, where: torch.device) -> None:
+    def __init__(
+        self, model: Any, *, slots: int, length: int, draft_length: int, where: torch.device
+    ) -> None:
         settings = model.config.get_text_config()
         self.device = where
         self.vocab_size: int = settings.vocab_size
@@ -35,7 +37,9 @@ class CudaDecoder:
 
     @classmethod
     @torch.inference_mode()
-    def load(cls, folder: Path, *, slots: int, max_seq_len: int, draft_length: int, where: torch.device) -> CudaDecoder:
+    def load(
+        cls, folder: Path, *, slots: int, max_seq_len: int, draft_length: int, where: torch.device
+    ) -> CudaDecoder:
         """The model in ``folder``, ready for ``slots`` sequences of up to ``max_seq_len`` tokens.
 
         A slot has room for ``draft_length`` more: a round drafts as many for all its requests, also for one that is

@@ -48,7 +48,10 @@ class FusedStack:
         self.device = inner.embed_tokens.weight.device
         self.dtype = inner.embed_tokens.weight.dtype
         self._heads = Heads(
-            config.num_attention_heads, config.num_key_value_heads, attention.head_dim, float(attention.scaling)
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            attention.head_dim,
+            float(attention.scaling),
         )
         self._slots = slots
         self._eps = float(config.rms_norm_eps)

@@ -59,7 +59,8 @@ class RoundGraphs:
         if kind == "greedy":
             return Round(self._replayable(burst.run), self._replayable(lambda: self._verify(rows, drafted)))
         return Round(
-            self._replayable(burst.run), self._replayable(lambda: self._judge(rows, drafted, kind, burst.proposals))
+            self._replayable(burst.run),
+            self._replayable(lambda: self._judge(rows, drafted, kind, burst.proposals)),
         )
 
     def _burst(self, rows: int, drafted: int, kind: Kind) -> _Burst:
@@ -180,5 +181,3 @@ def _fit(logits: Tensor, vocab_size: int) -> Tensor:
     """The draft's logits over the target's vocabulary: paddings of the two may differ."""
     missing = vocab_size - logits.shape[1]
     return logits if missing == 0 else torch.nn.functional.pad(logits, (0, missing), value=BANNED)
-
-

@@ -24,8 +24,18 @@ _SUMS: tl.constexpr = tl.constexpr(32)
 
 
 @triton.jit
-def _product(x, w, columns, M, K, row_step, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-             PRECISION: tl.constexpr):
+def _product(
+    x,
+    w,
+    columns,
+    M,
+    K,
+    row_step,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     rows = tl.arange(0, BM)
     k = tl.arange(0, BK)
     x_at = x + rows[:, None] * row_step + k[None, :]
@@ -39,8 +49,9 @@ def _product(x, w, columns, M, K, row_step, BM: tl.constexpr, BN: tl.constexpr, 
 
 
 @triton.jit
-def _two_products(x, w, first, second, M, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-                  PRECISION: tl.constexpr):
+def _two_products(
+    x, w, first, second, M, K, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr
+):
     """For two sets of columns; x is read once."""
     rows = tl.arange(0, BM)
     k = tl.arange(0, BK)
@@ -71,8 +82,20 @@ def _scale(squares, parts, row_of_squares, M, K, eps, STRIDE: tl.constexpr, BM: 
 
 
 @triton.jit(do_not_specialize=["token_step", "T", "vocab"])
-def embed_kernel(tokens, token_step, T, table, vocab, gamma, hidden, scaled, squares, K,
-                 STRIDE: tl.constexpr, BLOCK: tl.constexpr):
+def embed_kernel(
+    tokens,
+    token_step,
+    T,
+    table,
+    vocab,
+    gamma,
+    hidden,
+    scaled,
+    squares,
+    K,
+    STRIDE: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
     """Rows of the embedding table, the same times gamma, and their sums of squares. One program per row.
 
     Row m is token m % T of request m ÷ T, whose tokens start at request · token_step.
@@ -93,11 +116,38 @@ def embed_kernel(tokens, token_step, T, table, vocab, gamma, hidden, scaled, squ
     # The same column of the next parts is not read: an embedding is one part.
 
 
-@triton.jit(do_not_specialize=["M", "parts", "shift", "slot_count"])
-def qkv_kernel(x, w, bias, queries, keys, values, cosines, sines, slots, positions, squares, parts, M, K, eps,
-               shift, slot_count, slot_step, head_step, T: tl.constexpr, HEADS: tl.constexpr,
-               KV_HEADS: tl.constexpr, HALF: tl.constexpr, HAS_BIAS: tl.constexpr, STRIDE: tl.constexpr,
-               BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr):
+@triton.jit(do_not_specialize=["M", "parts", "shift", "slot_count", "T"])
+def qkv_kernel(
+    x,
+    w,
+    bias,
+    queries,
+    keys,
+    values,
+    cosines,
+    sines,
+    slots,
+    positions,
+    squares,
+    parts,
+    M,
+    K,
+    eps,
+    shift,
+    slot_count,
+    slot_step,
+    head_step,
+    T,
+    HEADS: tl.constexpr,
+    KV_HEADS: tl.constexpr,
+    HALF: tl.constexpr,
+    HAS_BIAS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Normalised x → rotated queries [M, heads, 2 · HALF], and keys and values in their slots.
 
     A program has BN pairs of dimensions (j, j + HALF) of one head. Rows of a slot ``slot_count`` and
@@ -144,9 +194,24 @@ def qkv_kernel(x, w, bias, queries, keys, values, cosines, sines, slots, positio
 
 
 @triton.jit(do_not_specialize=["M"])
-def residual_kernel(x, w, bias, hidden, gamma, scaled, squares, M, N, K, HAS_BIAS: tl.constexpr,
-                    STRIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-                    PRECISION: tl.constexpr):
+def residual_kernel(
+    x,
+    w,
+    bias,
+    hidden,
+    gamma,
+    scaled,
+    squares,
+    M,
+    N,
+    K,
+    HAS_BIAS: tl.constexpr,
+    STRIDE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """hidden [M, N] += x · w; then hidden · gamma, and the sums of squares of each program's columns."""
     program = tl.program_id(0)
     columns = program * BN + tl.arange(0, BN)
@@ -166,8 +231,22 @@ def residual_kernel(x, w, bias, hidden, gamma, scaled, squares, M, N, K, HAS_BIA
 
 
 @triton.jit(do_not_specialize=["M", "parts"])
-def gated_kernel(x, w, out, squares, parts, M, N, K, eps, STRIDE: tl.constexpr, BM: tl.constexpr,
-                 BN: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr):
+def gated_kernel(
+    x,
+    w,
+    out,
+    squares,
+    parts,
+    M,
+    N,
+    K,
+    eps,
+    STRIDE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Normalised x → silu(gate) · up [M, N]; the weights are [2 N, K], the gate first."""
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     gate, up = _two_products(x, w, columns, columns + N, M, K, BM, BN, BK, PRECISION)
@@ -181,9 +260,26 @@ def gated_kernel(x, w, out, squares, parts, M, N, K, eps, STRIDE: tl.constexpr, 
 
 
 @triton.jit(do_not_specialize=["M", "parts", "T"])
-def logits_kernel(x, w, out, best, index, squares, parts, M, N, K, eps, T, CHOOSE: tl.constexpr,
-                  STRIDE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
-                  PRECISION: tl.constexpr):
+def logits_kernel(
+    x,
+    w,
+    out,
+    best,
+    index,
+    squares,
+    parts,
+    M,
+    N,
+    K,
+    eps,
+    T,
+    CHOOSE: tl.constexpr,
+    STRIDE: tl.constexpr,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+    BK: tl.constexpr,
+    PRECISION: tl.constexpr,
+):
     """Normalised x → logits [M, N] of the last of every T rows; or, with CHOOSE, each program's largest.
 
     ``best`` and ``index`` are [programs, STRIDE]: the largest logit as it would be stored, and the first

@@ -53,7 +53,16 @@ class DeviceSlots:
         if shape not in self._meetings:
             self._meetings[shape] = Meeting(heads, self._most_tokens, query.device)
         attend(
-            queries, keys, values, out, groups, heads, self._meetings[shape], slots=self._slots, window=window, softcap=softcap
+            queries,
+            keys,
+            values,
+            out,
+            groups,
+            heads,
+            self._meetings[shape],
+            slots=self._slots,
+            window=window,
+            softcap=softcap,
         )
         return out[None]
 

@@ -56,9 +56,7 @@ class CudaPair(Pair):
     packs_prompts = True
 
     def __init__(self, target: CudaDecoder, draft: CudaDecoder | None, settings: Settings) -> None:
-        super().__init__(
-            target, draft, prefill_chunk=settings.prefill_chunk, adaptive=settings.adaptive
-        )
+        super().__init__(target, draft, prefill_chunk=settings.prefill_chunk, adaptive=settings.adaptive)
         self._state = DeviceState(settings.max_batch_size, settings.draft_length, target.device)
         self._graphs = RoundGraphs(target, draft, self._state)
         self._buckets = batch_buckets(settings.max_batch_size)
@@ -232,7 +230,9 @@ class CudaPair(Pair):
         behind = [s for s in sequences if s.drafts and s.draft_known < len(s.tokens) - 2]
         if behind:
             self._read(
-                self._draft, behind, [Span(s.slot, s.draft_known, len(s.tokens) - 1 - s.draft_known) for s in behind]
+                self._draft,
+                behind,
+                [Span(s.slot, s.draft_known, len(s.tokens) - 1 - s.draft_known) for s in behind],
             )
         for sequence in behind:
             sequence.draft_known = len(sequence.tokens) - 1
@@ -250,7 +250,11 @@ class CudaPair(Pair):
 
     def _read(self, decoder: CudaDecoder, sequences: Items[Sequence], spans: Items[Span]) -> Tensor:
         """Logits [spans, vocab_size] after the tokens of each span of its sequence, in one pass."""
-        tokens = [token for s, span in zip(sequences, spans, strict=True) for token in s.tokens[span.start : span.end]]
+        tokens = [
+            token
+            for s, span in zip(sequences, spans, strict=True)
+            for token in s.tokens[span.start : span.end]
+        ]
         ends = torch.tensor([span.length for span in spans]).cumsum(0) - 1
         where = self._device
         return decoder.forward(torch.tensor(tokens).to(where), spans, ends.to(where))

@@ -8,8 +8,21 @@ import triton.language as tl
 
 
 @triton.jit(do_not_specialize=["width", "grid_step", "slot_count"])
-def begin_kernel(orders, width, length, last, previous, remaining, slots, positions, limits, pairs, grid, grid_step,
-                 slot_count):
+def begin_kernel(
+    orders,
+    width,
+    length,
+    last,
+    previous,
+    remaining,
+    slots,
+    positions,
+    limits,
+    pairs,
+    grid,
+    grid_step,
+    slot_count,
+):
     """Lay out what the round of each row reads: where it stands, its last two tokens, how far it may draft.
 
     ``orders`` float64 [rows, width] begin with the row's slot and its most draft tokens. A round's own token must
@@ -29,8 +42,24 @@ def begin_kernel(orders, width, length, last, previous, remaining, slots, positi
 
 
 @triton.jit(do_not_specialize=["grid_step", "outcome_step", "drafted", "slot_count"])
-def settle_kernel(choices, accepted_by, following_by, grid, limits, slots, length, last, previous, remaining, outcome,
-                  grid_step, outcome_step, drafted, slot_count, GREEDY: tl.constexpr):
+def settle_kernel(
+    choices,
+    accepted_by,
+    following_by,
+    grid,
+    limits,
+    slots,
+    length,
+    last,
+    previous,
+    remaining,
+    outcome,
+    grid_step,
+    outcome_step,
+    drafted,
+    slot_count,
+    GREEDY: tl.constexpr,
+):
     """Decide which draft tokens stand, tell the host in ``outcome``, and move the requests on.
 
     ``grid`` [rows, 1 + drafted] holds the last token and the draft tokens. With GREEDY a draft token stands while

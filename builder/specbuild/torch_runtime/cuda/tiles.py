@@ -44,7 +44,14 @@ def block_rows(rows: int) -> int:
 
 
 def tile(
-    columns: int, depth: int, rows: int, *, paired: bool = False, divisor: int, itemsize: int, shared_memory: int
+    columns: int,
+    depth: int,
+    rows: int,
+    *,
+    paired: bool = False,
+    divisor: int,
+    itemsize: int,
+    shared_memory: int,
 ) -> Tile:
     """The tile for ``columns`` outputs (or pairs of outputs) of ``depth`` inputs.
 
