@@ -53,7 +53,11 @@ class Ticket:
 class Engine:
     """Speculative decoding of many requests at once. Made by ``Engine.load``; a context manager."""
 
-    def __init__(self, load: Callable[[], Pair], settings: Settings, where: torch.device) -> None:
+    def __init__(
+        self, load: Callable[[], Pair], settings: Settings, where: torch.device, on_lost: Callable[[], None]
+    ) -> None:
+        self._on_lost = on_lost
+        self._lost = False
         self._settings = settings
         self._device = where
         self._changed = threading.Condition()
@@ -70,8 +74,19 @@ class Engine:
         self._pair = loaded.result()
 
     @classmethod
-    def load(cls, target: Path, draft: Path | None, settings: Settings) -> Engine:
-        """An engine with both models in memory, ready for requests. Raises EngineError."""
+    def load(
+        cls,
+        target: Path,
+        draft: Path | None,
+        settings: Settings,
+        *,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> Engine:
+        """An engine with both models in memory, ready for requests. Raises EngineError.
+
+        ``on_lost`` is called when the GPU has failed for good, after all requests have got their error. Only a
+        new process can use it again, so a server does well to end.
+        """
         where = device.resolve(settings.device)
         if draft is None:
             settings = replace(settings, draft_length=0)
@@ -81,7 +96,7 @@ class Engine:
             pair.measure(settings.max_batch_size, settings.draft_length)
             return pair
 
-        return cls(load, settings, where)
+        return cls(load, settings, where, on_lost)
 
     def submit(self, request: Request, *, on_chunk: OnChunk, on_error: OnError) -> Ticket:
         """A ticket for ``request``, which is now waiting or running.
@@ -194,6 +209,8 @@ class Engine:
             self._active.clear()
             self._waiting.clear()
         self._fail(outstanding, self._closed)
+        if self._lost:
+            self._on_lost()
 
     def _admit(self) -> bool:
         """Release cancelled requests and seat waiting ones; blocks while there is nothing to do.
@@ -307,14 +324,11 @@ class Engine:
                 log.exception("an error callback failed")
 
     def _recover(self) -> None:
-        """Give memory back, and stop for good when the device no longer answers."""
-        if self._device.type != "cuda":
-            return
+        """Stop for good when the device no longer computes: after a fault in a kernel every later call fails."""
         try:
-            torch.cuda.empty_cache()
-            torch.zeros(1, device=self._device).item()
+            device.probe(self._device)
         except RuntimeError as error:
-            # After a fault in a kernel every later call fails; only a new process helps.
+            self._lost = True
             self._stop(
                 EngineError(f"the GPU does not answer: {_first_line(error)}", remedy="Restart the process.")
             )

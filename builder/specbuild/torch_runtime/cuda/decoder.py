@@ -69,7 +69,8 @@ class CudaDecoder:
     def _groups(self, spans: Sequence[Span]) -> Groups:
         """``spans`` cut into groups of tokens that one program of the attention takes."""
         size = packed_tokens(self._shared)
-        groups, rows = [], []
+        groups: list[tuple[int, int, int, int]] = []
+        rows: list[tuple[int, int]] = []
         for span in spans:
             for start in range(span.start, span.end, size):
                 groups.append((span.slot, start, len(rows) + start - span.start, min(size, span.end - start)))

@@ -41,9 +41,8 @@ class RoundGraphs:
         self._draft = draft
         self._state = state
         self._rounds: dict[tuple[int, int, Kind], Round] = {}
-        self._pool = self._side = None
-        if state.device.type == "cuda":
-            self._pool, self._side = torch.cuda.graph_pool_handle(), torch.cuda.Stream(state.device)
+        self._pool = torch.cuda.graph_pool_handle()
+        self._side = torch.cuda.Stream(state.device)  # type: ignore[no-untyped-call]
 
     def get(self, rows: int, drafted: int, kind: Kind) -> Round:
         """The round of ``rows`` requests and ``drafted`` draft tokens; captured when first asked for."""
@@ -105,20 +104,17 @@ class RoundGraphs:
 
     def _replayable(self, work: Callable[[], None]) -> Callable[[], None]:
         """``work`` as a graph. It runs once before, which compiles its kernels."""
-        if self._pool is None:
-            return work
         device = self._state.device
-        side = self._side
-        side.wait_stream(torch.cuda.current_stream(device))
+        self._side.wait_stream(torch.cuda.current_stream(device))
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.stream(side):
+        with torch.cuda.stream(self._side):
             work()
             graph.capture_begin(pool=self._pool, capture_error_mode="thread_local")
             try:
                 work()
             finally:
                 graph.capture_end()
-        torch.cuda.current_stream(device).wait_stream(side)
+        torch.cuda.current_stream(device).wait_stream(self._side)
         return graph.replay
 
 

@@ -12,7 +12,7 @@ has, bit for bit, the same result whatever other rows are in the pass, as long a
 
 All kernels: M rows of x [M, K] times the transposed weights [N, K]; a program has BN columns and all of K,
 which BK divides. Programmatic dependent launch, which lets a kernel start while its predecessor drains, was
-tried on an H100 and made a pass 7 % slower.
+tried on an H100 and gained nothing.
 """
 
 from __future__ import annotations

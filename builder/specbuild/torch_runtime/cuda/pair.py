@@ -29,7 +29,7 @@ from specbuild.torch_runtime.cuda.graphs import Kind, RoundGraphs
 from specbuild.torch_runtime.cuda.state import SETTINGS, DeviceState, pinned, write_orders
 from specbuild.torch_runtime.draft_length import Costs
 from specbuild.torch_runtime.request import Chunk, Settings
-from specbuild.torch_runtime.rounds import Pair, check_finite
+from specbuild.torch_runtime.rounds import LanguageModel, Pair, check_finite
 from specbuild.torch_runtime.sequence import Sequence
 
 log = logging.getLogger(__name__)
@@ -248,7 +248,7 @@ class CudaPair(Pair):
     def _chunk(self, sequence: Sequence, start: int) -> Span:
         return Span(sequence.slot, start, min(self._prefill_chunk, len(sequence.request.prompt) - start))
 
-    def _read(self, decoder: CudaDecoder, sequences: Items[Sequence], spans: Items[Span]) -> Tensor:
+    def _read(self, decoder: LanguageModel, sequences: Items[Sequence], spans: Items[Span]) -> Tensor:
         """Logits [spans, vocab_size] after the tokens of each span of its sequence, in one pass."""
         tokens = [
             token
