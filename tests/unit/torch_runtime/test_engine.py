@@ -320,10 +320,10 @@ def test_a_failing_prompt_leaves_the_running_requests_alone(
 ) -> None:
     original = engine._pair.prefill
 
-    def prefill(sequence: Any) -> Any:
-        if sequence.request.prompt == [9]:
+    def prefill(sequences: Any) -> Any:
+        if sequences[0].request.prompt == [9]:
             raise RuntimeError("bad prompt")
-        return original(sequence)
+        return original(sequences)
 
     monkeypatch.setattr(engine._pair, "prefill", prefill)
     healthy = running.start(engine, Request(prompt=PROMPT, max_tokens=60))

@@ -41,6 +41,7 @@ class RoundGraphs:
         self._draft = draft
         self._state = state
         self._rounds: dict[tuple[int, int, Kind], Round] = {}
+        self._proposals: Tensor | None = None
         self._pool = torch.cuda.graph_pool_handle()
         self._side = torch.cuda.Stream(state.device)  # type: ignore[no-untyped-call]
 
@@ -65,9 +66,16 @@ class RoundGraphs:
     def _burst(self, rows: int, drafted: int, kind: Kind) -> _Burst:
         proposals = None
         if kind != "greedy" and drafted:
-            shape = (rows, drafted, self._target.vocab_size)
-            proposals = torch.zeros(shape, device=self._state.device)
+            proposals = self._room_for_proposals(rows, drafted)
         return _Burst(self._draft, self._state, rows, drafted, kind, proposals)
+
+    def _room_for_proposals(self, rows: int, drafted: int) -> Tensor:
+        """The same memory for every round, allocated with the first one that draws tokens."""
+        vocab = self._target.vocab_size
+        if self._proposals is None:
+            most = self._state.filler * self._state.draft_length
+            self._proposals = torch.zeros(most * vocab, device=self._state.device)
+        return self._proposals[: rows * drafted * vocab].view(rows, drafted, vocab)
 
     def _verify(self, rows: int, drafted: int) -> None:
         state = self._state
