@@ -84,8 +84,8 @@ class Engine:
     ) -> Engine:
         """An engine with both models in memory, ready for requests. Raises EngineError.
 
-        ``on_lost`` is called when the GPU has failed for good, after all requests have got their error. Only a
-        new process can use it again, so a server does well to end.
+        ``on_lost`` is called when the GPU has failed for good, after all requests have got their error.
+        Only a new process can use it again, so a server does well to end.
         """
         where = device.resolve(settings.device)
         if draft is None:
@@ -324,7 +324,7 @@ class Engine:
                 log.exception("an error callback failed")
 
     def _recover(self) -> None:
-        """Stop for good when the device no longer computes: after a fault in a kernel every later call fails."""
+        """Stop for good when the device no longer computes: after a kernel's fault every later call fails."""
         try:
             device.probe(self._device)
         except RuntimeError as error:

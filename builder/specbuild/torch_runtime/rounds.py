@@ -63,7 +63,7 @@ class Pair:
                 self.policy.draft.seconds[slots] = self._time(self._draft, slots, 1)
 
     def prefill(self, sequences: Items[Sequence]) -> list[tuple[Sequence, Chunk]]:
-        """Bring the next chunk of each prompt into a cache; the first output tokens of those that are complete."""
+        """Bring the next chunk of each prompt into a cache; the first tokens of those that are complete."""
         chunks = [(sequence, self._prefill_one(sequence)) for sequence in sequences]
         return [(sequence, chunk) for sequence, chunk in chunks if chunk is not None]
 
@@ -167,7 +167,7 @@ class Pair:
     def _advance(
         self, sequence: Sequence, length: int, tokens: Items[int], log_probs: Items[float] = ()
     ) -> Chunk:
-        """The chunk of a sequence that drafted ``length`` tokens, of which all but the last of ``tokens`` stand."""
+        """The chunk of a sequence that drafted ``length`` tokens; all but the last of ``tokens`` stand."""
         accepted = len(tokens) - 1
         known = len(sequence.tokens)
         sequence.target_known = known + accepted

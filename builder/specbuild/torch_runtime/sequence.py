@@ -72,7 +72,7 @@ class Sequence:
         return self.produced > 0 and (self._draft_limit == 0 or self.draft_known >= len(self.request.prompt))
 
     def uniform(self) -> NDArray[np.float64]:
-        """Numbers in [0, 1) for one round, from the request's own stream: 2 · n + 1 for n draft tokens at most.
+        """Numbers in [0, 1) for one round, from the request's own stream: 2 · n + 1 for n draft tokens.
 
         Always as many, so that a round's numbers do not depend on how much earlier rounds drafted.
         """

@@ -170,10 +170,10 @@ def store_kernel(
     ROTATE: tl.constexpr,
     NORM: tl.constexpr,
 ):
-    """Rows of qkv [M, (HEADS + 2 · KV_HEADS) · 2 · HALF] → rotated queries, and keys and values in their slots.
+    """Rows of qkv [M, (HEADS + 2 · KV_HEADS) · 2 · HALF] → rotated queries; keys and values in their slots.
 
-    Programs: (M, HEADS + 2 · KV_HEADS). Row m is token m % T of request m ÷ T. With NORM, queries and keys are
-    normalised before, each head by itself.
+    Programs: (M, HEADS + 2 · KV_HEADS). Row m is token m % T of request m ÷ T. With NORM,
+    queries and keys are normalised before, each head by itself.
     """
     row = tl.program_id(0)
     head = tl.program_id(1)

@@ -54,7 +54,8 @@ class Heads:
 class Meeting:
     """Where the programs of a split leave their parts. One for all layers: they run one after the other.
 
-    Captured graphs hold its addresses, so it is as large as any pass of up to ``tokens`` tokens per request needs.
+    Captured graphs hold its addresses, so it is as large as any pass of up to ``tokens`` tokens of each
+    request needs.
     """
 
     def __init__(self, heads: Heads, tokens: int, where: torch.device) -> None:
@@ -85,10 +86,10 @@ def attend(
     keys: Tensor,
     values: Tensor,
     out: Tensor,
+    *,
     groups: Groups,
     heads: Heads,
     meeting: Meeting,
-    *,
     slots: int,
     window: int | None = None,
     softcap: float | None = None,

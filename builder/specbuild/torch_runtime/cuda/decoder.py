@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One model of the pair on a GPU: the same checkpoint, loaded the same way, computed by a stack of kernels."""
+"""One model of the pair on a GPU: the same checkpoint, loaded the same way, computed by kernels."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class CudaDecoder:
     ) -> CudaDecoder:
         """The model in ``folder``, ready for ``slots`` sequences of up to ``max_seq_len`` tokens.
 
-        A slot has room for ``draft_length`` more: a round drafts as many for all its requests, also for one that is
-        about to end.
+        A slot has room for ``draft_length`` more: a round drafts as many for all its requests, also for one
+        that is about to end.
         Raises EngineError as ``Decoder.load`` does.
         """
         model = load_model(folder, max_seq_len, where)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The layers of Llama and its like, computed by a handful of kernels each, on the weights of the loaded model."""
+"""The layers of Llama and its like, computed by five kernels each, on the weights of the loaded model."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Layer:
 
 
 class FusedStack:
-    """Computes the model whose weights it was given. ``fits`` says for which models that is known to be right."""
+    """Computes the model whose weights it was given. ``fits`` says for which models that is right."""
 
     def __init__(self, model: Any, *, slots: int, length: int, most_tokens: int) -> None:
         inner, config = model.model, model.config
@@ -79,10 +79,10 @@ class FusedStack:
     def step(
         self, tokens: Tensor, groups: Groups, *, last: bool, choices: Tensor | None = None
     ) -> Tensor | None:
-        """Logits after the first ``groups.tokens`` of each row of ``tokens`` [requests, ...], or after the last one.
+        """Logits after the first ``groups.tokens`` of each row of ``tokens`` [requests, ...], or after the last.
 
-        With ``choices`` [requests, ...] it gets the largest logit's token after each of them, or after the last,
-        and nothing is returned. Nothing here waits for the device or depends on values in its memory.
+        With ``choices`` [requests, ...] it gets the largest logit's token after each of them, or after the
+        last, and nothing is returned. Nothing here waits for the device or depends on values in its memory.
         """
         rows = groups.count * groups.tokens
         if rows > MOST_ROWS or self._layers[0].query_norm is not None:
@@ -118,7 +118,7 @@ class FusedStack:
             qkv = nn.functional.linear(normed, layer.qkv, layer.qkv_bias)
             self._store(qkv, queries, layer, groups)
             attend(
-                queries, layer.keys, layer.values, mixed, groups, heads, self._meeting,
+                queries, layer.keys, layer.values, mixed, groups=groups, heads=heads, meeting=self._meeting,
                 slots=self._slots, window=layer.window,
             )  # fmt: skip
             norm(nn.functional.linear(mixed.view(n, -1), layer.output, layer.output_bias), layer.mlp_norm)
@@ -150,9 +150,7 @@ class FusedStack:
     def _few(self, tokens: Tensor, groups: Groups, *, last: bool, choices: Tensor | None) -> Tensor | None:
         rows = groups.count * groups.tokens
         room, heads = self._room, self._heads
-        bm = block_rows(rows)
-        fixed: dict[str, Any] = {"STRIDE": MOST_ROWS, "BM": bm, "PRECISION": self._precision,
-                                 }  # fmt: skip
+        fixed = {"STRIDE": MOST_ROWS, "BM": block_rows(rows), "PRECISION": self._precision}
         size = self.hidden_size
         few.embed_kernel[(rows,)](
             tokens, tokens.stride(0), groups.tokens, self._table, len(self._table), self._layers[0].norm,
@@ -172,21 +170,25 @@ class FusedStack:
                 HAS_BIAS=layer.qkv_bias is not None, **fixed, **_blocks(cut),
             )  # fmt: skip
             attend(
-                room.queries, layer.keys, layer.values, room.mixed, groups, heads, self._meeting,
-                slots=self._slots, window=layer.window,
+                room.queries, layer.keys, layer.values, room.mixed, groups=groups, heads=heads,
+                meeting=self._meeting, slots=self._slots, window=layer.window,
             )  # fmt: skip
-            parts = self._residual(room.mixed, layer.output, layer.output_bias, layer.mlp_norm, rows, fixed)
+            parts = self._residual(
+                room.mixed, layer.output, layer.output_bias, layer.mlp_norm, rows=rows, fixed=fixed
+            )
             inner = layer.down.shape[1]
             cut = self._tile(inner, size, rows, paired=True, divisor=inner)
             few.gated_kernel[(inner // cut.columns,)](
                 room.scaled, layer.gate_up, room.product, room.squares, parts, rows, inner, size, self._eps,
                 **fixed, **_blocks(cut),
             )  # fmt: skip
-            parts = self._residual(room.product, layer.down, None, self._gamma_after(index), rows, fixed)
+            parts = self._residual(
+                room.product, layer.down, None, self._gamma_after(index), rows=rows, fixed=fixed
+            )
         return self._logits(groups, parts, choices, last=last)
 
     def _residual(
-        self, x: Tensor, w: Tensor, bias: Tensor | None, gamma: Tensor, rows: int, fixed: dict[str, Any]
+        self, x: Tensor, w: Tensor, bias: Tensor | None, gamma: Tensor, *, rows: int, fixed: dict[str, Any]
     ) -> int:
         n, k = w.shape
         cut = self._tile(n, k, rows, divisor=n)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rounds as captured CUDA graphs: the draft burst is one, the verification with all that follows another.
 
-A graph is fixed in its number of rows and of draft tokens; everything else (slots, positions, limits, sampling
-settings, random numbers) is data that it reads. All graphs share one pool of memory, as one runs at a time.
+A graph is fixed in its number of rows and of draft tokens; everything else (slots, positions, limits,
+sampling settings, random numbers) is data that it reads. All graphs share one pool of memory, as one runs at a time.
 """
 
 from __future__ import annotations
@@ -140,7 +140,8 @@ class _Burst:
         state = self.state
         begin_kernel[(self.rows,)](
             state.orders, state.orders.stride(0), state.length, state.last, state.previous, state.remaining,
-            state.slots, state.positions, state.limits, state.pairs, state.grid, state.grid.stride(0), state.filler,
+            state.slots, state.positions, state.limits, state.pairs, state.grid, state.grid.stride(0),
+            state.filler,
             num_warps=1,
         )  # fmt: skip
         for step in range(self.drafted):
@@ -149,8 +150,8 @@ class _Burst:
     def _step(self, step: int) -> None:
         """Draft token ``step``. The first step reads two tokens, the later ones the token just drafted.
 
-        After a round whose draft tokens were all accepted the draft has not read the last of them; after any other
-        round the first of the two is read again, to the same effect.
+        After a round whose draft tokens were all accepted the draft has not read the last of them; after any
+        other round the first of the two is read again, to the same effect.
         """
         assert self.draft is not None
         state = self.state

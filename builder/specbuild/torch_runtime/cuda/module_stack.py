@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Any model of transformers inside a captured graph: its own modules, over slots whose state is on the device."""
+"""Any model of transformers inside a captured graph: its own modules, over slots on the device."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ class DeviceSlots:
             keys,
             values,
             out,
-            groups,
-            heads,
-            self._meetings[shape],
+            groups=groups,
+            heads=heads,
+            meeting=self._meetings[shape],
             slots=self._slots,
             window=window,
             softcap=softcap,

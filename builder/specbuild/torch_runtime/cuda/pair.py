@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Target and draft at work on a GPU. A round is launched before the host has seen the one before it.
 
-The state that rounds hand on (lengths, last tokens, what remains) is on the device, so the host reads a round's
-outcome while the next one runs, and its time costs nothing. It pays with one round that a request may play after
-its end, whose outcome nobody reads. Requests whose distributions depend on their past (penalties, bad words) or
-that want log probabilities are played by ``Pair``, step by step.
+The state that rounds hand on (lengths, last tokens, what remains) is on the device, so the host reads a
+round's outcome while the next one runs, and its time costs nothing. It pays with one round that a request may
+play after its end, whose outcome nobody reads. Requests whose distributions depend on their past (penalties,
+bad words) or that want log probabilities are played by ``Pair``, step by step.
 """
 
 from __future__ import annotations

@@ -25,8 +25,8 @@ def begin_kernel(
 ):
     """Lay out what the round of each row reads: where it stands, its last two tokens, how far it may draft.
 
-    ``orders`` float64 [rows, width] begin with the row's slot and its most draft tokens. A round's own token must
-    fit into what remains of the request, so the last rounds draft less.
+    ``orders`` float64 [rows, width] begin with the row's slot and its most draft tokens. A round's own token
+    must fit into what remains of the request, so the last rounds draft less.
     """
     row = tl.program_id(0)
     slot = tl.load(orders + row * width).to(tl.int32)
@@ -62,9 +62,9 @@ def settle_kernel(
 ):
     """Decide which draft tokens stand, tell the host in ``outcome``, and move the requests on.
 
-    ``grid`` [rows, 1 + drafted] holds the last token and the draft tokens. With GREEDY a draft token stands while
-    it is the target's own choice (``choices`` [rows, 1 + drafted]); otherwise ``accepted_by`` and ``following_by``
-    say what was decided. A row of ``outcome`` is accepted, following token, draft tokens.
+    ``grid`` [rows, 1 + drafted] holds the last token and the draft tokens. With GREEDY a draft token
+    stands while it is the target's own choice (``choices`` [rows, 1 + drafted]); otherwise ``accepted_by`` and
+    ``following_by`` say what was decided. A row of ``outcome`` is accepted, following token, draft tokens.
     """
     row = tl.program_id(0)
     slot = tl.load(slots + row)

@@ -46,7 +46,7 @@ class DeviceState:
         self.orders[:, :SETTINGS] = torch.tensor(_idle(self.filler), dtype=torch.double).to(self.device)
 
     def seat(self, sequences: Items[Sequence]) -> None:
-        """Enter ``sequences`` as they are now: with a first output token, at the beginning of their rounds."""
+        """Enter ``sequences`` as they are now: with a first output token, before their first round."""
         rows = [
             (s.slot, len(s.tokens) - 1, s.tokens[-1], s.tokens[-2], s.request.max_tokens - s.produced)
             for s in sequences
@@ -60,9 +60,10 @@ class DeviceState:
 
 
 def write_orders(orders: Tensor, sequences: Items[Sequence], limits: Items[int], filler: int) -> None:
-    """Fill ``orders`` float64 [rows, SETTINGS + 2 · most + 1] on the host; rows without a sequence are fillers.
+    """Fill ``orders`` float64 [rows, SETTINGS + 2 · most + 1] on the host; further rows are fillers.
 
-    The uniform numbers are those for drafting, those for judging each draft token, and one for the token after.
+    The uniform numbers are those for drafting, those for judging each draft token, and one for the token
+    after.
     """
     array = orders.numpy()
     most = (array.shape[1] - SETTINGS - 1) // 2

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Block shapes of the kernels for linear layers over few rows.
 
-Chosen from a sweep on an H100 with the layers of 8B and 1B Llamas: per class of layers the shape that is within
-2 % of the best for all of them.
+Chosen from a sweep on an H100 with the layers of 8B and 1B Llamas: per class of layers the shape that is
+within a few per cent of the best for all of them.
 """
 
 from __future__ import annotations
