@@ -15,6 +15,8 @@ from specbuild.torch_runtime.cuda.attention_kernel import attention_kernel
 _BLOCK = 128
 _LEAST = 2
 _PROGRAMS = 132
+_STAGES = 2
+_WARPS = 4
 _PACKED_ROWS = 64
 
 
@@ -120,6 +122,6 @@ def attend(
         WINDOW=window is not None,
         SOFTCAP=softcap is not None,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_warps=8 if rows > 64 else 4,
-        num_stages=2,
+        num_warps=8 if rows > 64 else _WARPS,
+        num_stages=_STAGES,
     )  # fmt: skip

@@ -79,7 +79,7 @@ class FusedStack:
     def step(
         self, tokens: Tensor, groups: Groups, *, last: bool, choices: Tensor | None = None
     ) -> Tensor | None:
-        """Logits after the first ``groups.tokens`` of each row of ``tokens`` [requests, ...], or after the last.
+        """Logits after ``groups.tokens`` tokens of each row of ``tokens`` [requests, ...], or after the last.
 
         With ``choices`` [requests, ...] it gets the largest logit's token after each of them, or after the
         last, and nothing is returned. Nothing here waits for the device or depends on values in its memory.

@@ -2,7 +2,8 @@
 """Rounds as captured CUDA graphs: the draft burst is one, the verification with all that follows another.
 
 A graph is fixed in its number of rows and of draft tokens; everything else (slots, positions, limits,
-sampling settings, random numbers) is data that it reads. All graphs share one pool of memory, as one runs at a time.
+sampling settings, random numbers) is data that it reads. All graphs share one pool of memory, as one runs at
+a time.
 """
 
 from __future__ import annotations

@@ -63,8 +63,8 @@ def settle_kernel(
     """Decide which draft tokens stand, tell the host in ``outcome``, and move the requests on.
 
     ``grid`` [rows, 1 + drafted] holds the last token and the draft tokens. With GREEDY a draft token
-    stands while it is the target's own choice (``choices`` [rows, 1 + drafted]); otherwise ``accepted_by`` and
-    ``following_by`` say what was decided. A row of ``outcome`` is accepted, following token, draft tokens.
+    stands while it is the target's own choice (``choices`` [rows, 1 + drafted]); otherwise ``accepted_by``
+    and ``following_by`` say what was decided. A row of ``outcome`` is accepted, following token, draft tokens.
     """
     row = tl.program_id(0)
     slot = tl.load(slots + row)
