@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Numbers and load points as a reader sees them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from specclient.bench.document import Load
+
+NONE = "–"
+
+
+def number(value: float | None, digits: int | None = None) -> str:
+    """``value`` with separators of thousands; ``digits`` decimals, or three significant digits."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    if digits is None:
+        size = abs(value)
+        digits = 0 if size >= 100 or size == 0 else 1 if size >= 10 else 2 if size >= 1 else 3
+    return f"{value:,.{digits}f}"
+
+
+def percent(value: float | None) -> str:
+    """A share as per cent."""
+    return NONE if value is None else f"{value:.1%}"
+
+
+def interval(value: list[float] | None, digits: int = 2) -> str:
+    """A confidence interval."""
+    return NONE if value is None else f"{value[0]:.{digits}f} to {value[1]:.{digits}f}"
+
+
+def load_name(load: Load) -> str:
+    """A load point in words."""
+    if load["kind"] == "concurrency":
+        return f"concurrency {load['value']:g}"
+    return f"{load['value']:g} requests/s" + (f" ({load['arrival']})" if load["arrival"] else "")
+
+
+def load_axis(loads: Iterable[Load]) -> str:
+    """What the load points of a sweep have in common."""
+    kinds = {load["kind"] for load in loads}
+    if kinds == {"concurrency"}:
+        return "requests at a time (concurrency)"
+    return "requests per second" if kinds == {"rate"} else "load"
