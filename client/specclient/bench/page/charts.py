@@ -68,7 +68,7 @@ def latency_by_throughput(document: Document) -> Chart | None:
     )
     table = Table(
         title,
-        ("load", "arm", "tokens/s", "requests/s", "latency p50 (s)", "latency p99 (s)"),
+        ("load", "arm", "tokens per s", "requests per s", "latency p50 (s)", "latency p99 (s)"),
         [
             (
                 load_name(run["load"]),
@@ -118,14 +118,14 @@ def speedup_by_load(document: Document) -> Chart | None:
         "includes 1 leaves it open."
     )
     x = categories(load_axis(loads), [f"{load['value']:g}" for load in loads])
-    y = linear("speed-up (×)", [*tops, 1.0])
+    y = linear("speed-up (×)", [1.0, *(1.15 * top for top in tops)])  # room for the texts
     svg = line_chart("speedup", title, note, series, x=x, y=y, reference=1.0)
     return Chart("speedup", title, note, svg, _speedup_table(title, shown))
 
 
 def _speedup_table(title: str, comparisons: Sequence[Comparison]) -> Table:
     heads = ["load", "candidate", "verdict", "speed-up", "95 % interval", "pairs"]
-    heads += ["whole request", "tokens/s ratio", "ΔTTFT (ms)", "same tokens"]
+    heads += ["of whole requests", "of tokens per s", "ΔTTFT (ms)", "same tokens"]
     rows = [
         (
             load_name(c["load"]),

@@ -96,7 +96,9 @@ def _cards(document: Document) -> str:
     drafting = next((run for run in document["runs"] if run["acceptance"]["draft_tokens"]), None)
     if drafting is not None:
         length, rate = drafting["acceptance"]["length"], percent(drafting["acceptance"]["rate"])
-        cards.append(("acceptance length", number(length, 2), f"tokens per round; {rate} of the drafts", ""))
+        cards.append(
+            ("acceptance length", number(length, 2), f"tokens per round; {rate} of drafts accepted", "")
+        )
     if (slo := document["slo"]) is not None:
         small = f"requests/s at which {slo['share']:.0%} keep {_limits(slo['limits_ms'])}"
         cards.append(("highest rate", number(slo["highest_rate"]), small, ""))
@@ -110,15 +112,15 @@ def _cards(document: Document) -> str:
 
 def _runs(document: Document) -> str:
     """The main table: a row for each arm at each load point."""
-    heads = ["load", "arm", "answered", "failed", "tokens/s"]
+    heads = ["load", "arm", "answered", "failed", "tokens per s"]
     names = (
         ("ttft_ms", "TTFT"),
         ("tpot_ms", "TPOT"),
         ("inter_chunk_ms", "chunk gap"),
         ("latency_ms", "latency"),
     )
-    heads += [f"{title} {p} (ms)" for _, title in names for p in ("p50", "p99")]
-    heads += ["tokens/chunk", "acceptance length", "goodput (req/s)", "cost per M tokens"]
+    heads += [f"{title} {p}" for _, title in names for p in ("p50", "p99")]
+    heads += ["tokens per chunk", "acceptance length", "goodput per s", "cost per M tokens"]
     rows = []
     for run in document["runs"]:
         figures = run["figures"]
@@ -139,7 +141,10 @@ def _runs(document: Document) -> str:
         )
     if not rows:
         return "<p>Nothing was measured.</p>"
-    return "<h2>Figures</h2>" + Table("Every arm at every load point", heads, rows, text_columns=2).html()
+    return (
+        "<h2>Figures</h2>"
+        + Table("Every arm at every load point; times in ms", heads, rows, text_columns=2).html()
+    )
 
 
 def _at(run: Run, key: str, percentile: str) -> str:
@@ -221,9 +226,9 @@ def _server(document: Document) -> str:
     ]
     if not rows:
         return ""
-    heads = ["load", "arm", "model", "role", "requests", "executions", "queue (ms)", "input (ms)"]
-    heads += ["infer (ms)", "output (ms)", "request (ms)", "busy (s)"]
-    caption = "Triton's own statistics of each model over the run; times are means per request"
+    heads = ["load", "arm", "model", "role", "requests", "executions", "queue", "input"]
+    heads += ["infer", "output", "request", "busy (s)"]
+    caption = "Triton's own statistics of each model over the run; means per request in ms"
     return "<h2>Inside the server</h2>" + Table(caption, heads, rows, text_columns=4).html()
 
 

@@ -81,7 +81,7 @@ def line_chart(
 ) -> str:
     """The chart. ``key`` makes its ids unique on the page; ``reference`` is a y with a line of its own."""
     legend, top = _legend([(one.name, one.style, one.dashed) for one in series])
-    top += LINE + 6  # the label of y has a line of its own: turned by 90 degrees it is hard to read
+    top += LINE + 14  # the label of y has a line of its own: turned by 90 degrees it is hard to read
     frame = Frame(x, y, top)
     parts = [legend, frame.axes()]
     if reference is not None:
@@ -153,7 +153,7 @@ class Frame:
             parts.append(tag("line", x1=at, x2=at, y1=self.bottom, y2=self.bottom + 4, class_="axis"))
             parts.append(label(text, at, self.bottom + 17, anchor="middle"))
         parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=self.bottom, y2=self.bottom, class_="axis"))
-        parts.append(label(self.y.label, 4, self.top - 12, class_="label strong"))
+        parts.append(label(self.y.label, 4, self.top - 15, class_="label strong"))
         parts.append(label(self.x.label, WIDTH - RIGHT, self.height - 8, anchor="end", class_="label strong"))
         return "".join(parts)
 
@@ -177,7 +177,8 @@ def _series(frame: Frame, series: Series) -> str:
         if series.markers:
             parts.append(marker(series.style, x, y))
         if point.label:
-            parts.append(label(point.label, x + 7, y - 7))
+            top = y if point.interval is None else frame.y_at(point.interval[1])
+            parts.append(label(point.label, x, top - 9, anchor="middle", class_="label halo"))
     return "".join(parts)
 
 
@@ -202,15 +203,15 @@ def _legend(entries: Sequence[tuple[str, int, bool]]) -> tuple[str, float]:
     parts = []
     x, y = 4.0, 13.0
     for name, style, dashed in entries:
-        width = 34 + LETTER * len(name)
+        width = 48 + LETTER * len(name)
         if x > 4 and x + width > WIDTH:
             x, y = 4.0, y + LINE
         dash = " dashed" if dashed else ""
         parts.append(
-            tag("line", x1=x, x2=x + 20, y1=y - 4, y2=y - 4, class_=f"arm-{style % STYLES} line{dash}")
+            tag("line", x1=x, x2=x + 34, y1=y - 4, y2=y - 4, class_=f"arm-{style % STYLES} line{dash}")
         )
-        parts.append(marker(style, x + 10, y - 4))
-        parts.append(label(name, x + 25, y))
+        parts.append(marker(style, x + 17, y - 4))
+        parts.append(label(name, x + 39, y))
         x += width
     return "".join(parts), y + 4
 

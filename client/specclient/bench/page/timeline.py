@@ -5,15 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from specclient.bench.document import Document, Timeline
+from specclient.bench.document import Document, Timeline, TimelineChunk
 from specclient.bench.page import numbers
 from specclient.bench.page.charts import Chart, arms
 from specclient.bench.page.numbers import load_name, number
 from specclient.bench.page.svg import RIGHT, STYLES, WIDTH, Axis, label, linear, picture, tag
 from specclient.bench.page.table import Table
 
-LANE, NAME, FOOT = 70, 22, 44
-TABLE_ROWS = 100
+TALLEST, NAME, FOOT = 90, 24, 44
+"""Of the highest bar, of the line above a lane, and of the axis."""
+TABLE_ROWS = 50
 """Of an arm in the text table; the JSON has every chunk of the request."""
 
 
@@ -23,15 +24,12 @@ def rounds(document: Document) -> Chart | None:
     if not shown:
         return None
     axis = linear("ms since sending", [line["chunks"][-1]["received_ms"] for line in shown])
-    highest = max(
-        max(chunk["tokens"], (chunk["draft_tokens"] or 0) + 1) for line in shown for chunk in line["chunks"]
-    )
+    highest = max(map(_height, shown))
     styles = arms(document)
-    lanes = [
-        _lane(line, styles.get(line["arm"], 0), axis, highest, top=row * (LANE + NAME) + NAME)
-        for row, line in enumerate(shown)
-    ]
-    bottom = len(shown) * (LANE + NAME)
+    lanes, bottom = [], 0.0
+    for line in shown:
+        bottom += NAME + TALLEST / highest * _height(line)
+        lanes.append(_lane(line, styles.get(line["arm"], 0), axis, TALLEST / highest, bottom))
     title = "One request, round by round"
     note = (
         "Each bar is a chunk: its width is the time waited for it, its height the tokens that came "
@@ -42,13 +40,25 @@ def rounds(document: Document) -> Chart | None:
     return Chart("rounds", title, note, svg, _table(title, shown), long=True)
 
 
-def _lane(line: Timeline, style: int, axis: Axis, highest: int, top: float) -> str:
-    unit = (LANE - 4) / highest
-    base = top + LANE
+def _height(line: Timeline) -> int:
+    """Of the highest bar, in tokens."""
+    return max(chunk["tokens"] + _vain(chunk) for chunk in line["chunks"])
+
+
+def _vain(chunk: TimelineChunk) -> int:
+    return max(0, (chunk["draft_tokens"] or 0) - (chunk["accepted_draft_tokens"] or 0))
+
+
+def _lane(line: Timeline, style: int, axis: Axis, unit: float, base: float) -> str:
     tokens = sum(chunk["tokens"] for chunk in line["chunks"])
     end = line["chunks"][-1]["received_ms"]
     parts = [
-        label(f"{line['arm']}: {tokens} tokens in {number(end)} ms", 4, top - 3, class_="label strong"),
+        label(
+            f"{line['arm']}: {tokens} tokens in {number(end)} ms",
+            4,
+            base - unit * _height(line) - 6,
+            class_="label strong",
+        ),
         tag("line", x1=4, x2=WIDTH - RIGHT, y1=base, y2=base, class_="axis"),
     ]
     before = 0.0
@@ -57,7 +67,7 @@ def _lane(line: Timeline, style: int, axis: Axis, highest: int, top: float) -> s
         # The gap between two bars, as long as they are wide enough to have one.
         width = max(right - left - 0.6, (right - left) * 0.7)
         height = chunk["tokens"] * unit
-        vain = max(0, (chunk["draft_tokens"] or 0) - (chunk["accepted_draft_tokens"] or 0)) * unit
+        vain = _vain(chunk) * unit
         if vain:
             parts.append(_bar(left, base - height - vain, width, vain, "vain"))
         parts.append(_bar(left, base - height, width, height, f"arm-{style % STYLES} bar"))
