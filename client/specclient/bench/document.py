@@ -19,7 +19,7 @@ from typing_extensions import NotRequired, TypedDict
 SCHEMA_VERSION = 2
 
 Kind = Literal["latency", "throughput", "compare", "openai", "perf-analyzer"]
-Arrival = Literal["constant", "poisson", "gamma"]
+Arrival = Literal["constant", "poisson", "gamma", "replay"]
 Verdict = Literal["faster", "slower", "inconclusive"]
 
 
@@ -304,6 +304,10 @@ class WorkloadFacts(TypedDict):
     licence: str
     sha256: str
     prompts: int
+    kinds: dict[str, int]
+    shape: dict[str, Any]
+    """How the prompts were made from their source."""
+    warnings: list[str]
 
 
 class ServerFacts(TypedDict):

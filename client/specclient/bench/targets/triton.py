@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A Triton server under load: the client's codec over long-lived streams, one for each request in flight.
+
+A stream serves one request after another. Opening one for every request would cost the server half its rate
+with a model that does nothing; perf_analyzer keeps its streams too. Responses are kept as they come and
+decoded after the measurement.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+import uuid
+from collections.abc import Mapping
+from typing import Any, Literal, TypeVar
+from urllib.parse import unquote
+
+import grpc
+from tritonclient.grpc import service_pb2
+
+from specclient import channel, inspection, stream
+from specclient.aio import AsyncSpecClient
+from specclient.bench import server_side
+from specclient.bench.sample import Sample
+from specclient.bench.server_side import Statistics
+from specclient.bench.targets.target import Server
+from specclient.bench.wire import dial, http2, unary
+from specclient.channel import Tls
+from specclient.completion import Chunk
+from specclient.errors import (
+    ConnectError,
+    FirstTokenTimeout,
+    IdleTimeout,
+    IncompleteStream,
+    SpecClientError,
+    TotalTimeout,
+)
+from specclient.parameters import GenerationParameters
+from specclient.retry import Retry
+from specclient.status import translate
+from specclient.timeouts import Timeout
+
+SWEEP_S = 0.1
+"""How often deadlines are looked at: late by this much, but without a timer for each response."""
+CACHED_REQUESTS = 4096
+STATISTICS = inspection.SERVICE + "ModelStatistics"
+_GRPC_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
+_PREFIX = 5
+"""Bytes before a gRPC message: a compression flag and the length."""
+
+Failure = TypeVar("Failure", bound=SpecClientError)
+
+
+class TritonTarget:
+    """The front model of one Triton server."""
+
+    protocol: Literal["grpc", "http", "openai"] = "grpc"
+
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        *,
+        timeout: Timeout,
+        tls: Tls | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.url = channel.endpoint(url)
+        self.model = model
+        self.server = Server()
+        self._timeout = timeout
+        self._tls = tls
+        # Its connection is for questions beside the load: metadata and statistics.
+        self._client = AsyncSpecClient(
+            url, model, timeout=timeout, retry=Retry(attempts=1), tls=tls, headers=headers
+        )
+        self._headers = channel.headers(headers or {})
+        self._connection: http2.Connection | None = None
+        self._idle: list[_Stream] = []
+        self._busy: set[_Stream] = set()
+        self._ids = itertools.count()
+        self._run_id = uuid.uuid4().hex[:12]
+        self._encoded: dict[tuple[str, GenerationParameters], bytes] = {}
+        self._sweeper: asyncio.Task[None] | None = None
+
+    async def open(self) -> None:
+        about = await self._client.metadata()
+        self.server = Server(about.server_name, about.server_version, about.model_platform)
+        await self._connect()
+        self._sweeper = asyncio.ensure_future(self._sweep())
+
+    async def send(self, sample: Sample) -> None:
+        sample.request_id = f"{self._run_id}-{next(self._ids)}"
+        try:
+            message = self._message(sample)
+            exchange = self._idle.pop() if self._idle else await self._new_stream()
+        except SpecClientError as error:
+            sample.sent_ns = sample.ended_ns = time.perf_counter_ns()
+            sample.error = self._attributed(error, sample)
+            return
+        self._busy.add(exchange)
+        try:
+            await exchange.start(sample, message)
+        except asyncio.CancelledError:
+            exchange.cancel()
+            raise
+        finally:
+            self._busy.discard(exchange)
+        if exchange.usable:
+            self._idle.append(exchange)
+        if sample.error is not None:
+            self._attributed(sample.error, sample)
+
+    def decode(self, sample: Sample) -> tuple[Chunk, ...]:
+        decoder = stream.Decoder()
+        chunks = []
+        for received_ns, raw in sample.receipts:
+            response = service_pb2.ModelStreamInferResponse.FromString(raw)
+            chunk = decoder.chunk(response.infer_response, received_ns)
+            if chunk is not None:
+                chunks.append(chunk)
+        return tuple(chunks)
+
+    async def statistics(self) -> Statistics | None:
+        if self._connection is None:
+            return None
+        raw = await unary.call(
+            self._connection, self._header_block(STATISTICS), b"", timeout=self._timeout.first_token
+        )
+        return (
+            None
+            if raw is None
+            else server_side.statistics(service_pb2.ModelStatisticsResponse.FromString(raw))
+        )
+
+    async def close(self) -> None:
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        if self._connection is not None:
+            self._connection.close()
+        await self._client.close()
+
+    # --- streams ---
+
+    async def _connect(self) -> http2.Connection:
+        self._idle.clear()
+        self._connection = await dial.connect(self.url, self._tls, timeout=self._timeout.connect)
+        return self._connection
+
+    async def _new_stream(self) -> _Stream:
+        connection = self._connection
+        if connection is None or connection.lost is not None:
+            connection = await self._connect()
+        return _Stream(connection, self._header_block(stream.METHOD))
+
+    def _header_block(self, method: str) -> bytes:
+        return http2.header_block(
+            [
+                (":method", "POST"),
+                (":scheme", "http" if self._tls is None else "https"),
+                (":path", method),
+                (":authority", "localhost" if self.url.startswith("unix:") else self.url),
+                ("te", "trailers"),
+                ("content-type", "application/grpc"),
+                *stream.METADATA,
+                *self._headers,
+            ]
+        )
+
+    def _message(self, sample: Sample) -> bytes:
+        """The request as a gRPC message. Its id comes last: what is encoded before serves every repetition."""
+        key = (sample.prompt.text, sample.parameters)
+        encoded = self._encoded.get(key)
+        if encoded is None:
+            request = stream.encode(sample.prompt.text, sample.parameters, model=self.model, request_id="")
+            encoded = request.SerializeToString()
+            if len(self._encoded) < CACHED_REQUESTS:
+                self._encoded[key] = encoded
+        assert sample.request_id is not None
+        # Protocol Buffers merge concatenated messages: this is ModelInferRequest.id, field 3.
+        number = sample.request_id.encode()
+        encoded += b"\x1a" + bytes((len(number),)) + number
+        return b"\0" + len(encoded).to_bytes(4, "big") + encoded
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            now_ns = time.perf_counter_ns()
+            for exchange in list(self._busy):
+                error = exchange.overdue(now_ns, self._timeout)
+                if error is not None:
+                    exchange.fail(error)
+
+    def _attributed(self, error: Failure, sample: Sample) -> Failure:
+        error.endpoint, error.request_id = self.url, sample.request_id
+        if isinstance(error, IncompleteStream):
+            error.text = "".join(chunk.text for chunk in self.decode(sample))
+        return error
+
+
+class _Stream:
+    """One ``ModelStreamInfer`` call that carries one request at a time."""
+
+    def __init__(self, connection: http2.Connection, block: bytes) -> None:
+        self._connection = connection
+        self._number = connection.open(block, self)
+        self._sample: Sample | None = None
+        self._done: asyncio.Future[None] | None = None
+        self._partial = b""
+        self._status: tuple[str, str] | None = None
+        self.usable = True
+        """Whether it takes another request."""
+
+    def start(self, sample: Sample, message: bytes) -> asyncio.Future[None]:
+        """Send; the future is done when the sample is."""
+        self._sample = sample
+        self._done = done = asyncio.get_running_loop().create_future()
+        if not self.usable:  # the server has closed it between two requests
+            sample.sent_ns = time.perf_counter_ns()
+            self.fail(ConnectError("the connection broke"))
+            return done
+        sample.sent_ns = time.perf_counter_ns()
+        self._connection.send(self._number, message)
+        return done
+
+    def cancel(self) -> None:
+        """Give the request and the stream up."""
+        self.usable = False
+        self._sample = None
+        self._connection.cancel(self._number)
+
+    def fail(self, error: SpecClientError) -> None:
+        """End the request with ``error``, and the stream with it."""
+        if self._sample is not None:
+            self._sample.error = error
+            self._finish()
+        self.cancel()
+
+    def overdue(self, now_ns: int, timeout: Timeout) -> SpecClientError | None:
+        """The error of a limit that the request has passed."""
+        sample = self._sample
+        if sample is None:
+            return None
+        receipts = sample.receipts
+        if timeout.total is not None and now_ns - sample.sent_ns > timeout.total * 1e9:
+            return TotalTimeout(f"not complete within {timeout.total} s")
+        if receipts:
+            if timeout.idle is not None and now_ns - receipts[-1][0] > timeout.idle * 1e9:
+                return IdleTimeout(f"no further token within {timeout.idle} s")
+        elif timeout.first_token is not None and now_ns - sample.sent_ns > timeout.first_token * 1e9:
+            return FirstTokenTimeout(f"no token within {timeout.first_token} s")
+        return None
+
+    # --- what the connection says ---
+
+    def received(self, data: bytes, received_ns: int) -> None:
+        if self._partial:
+            data = self._partial + data
+        position = 0
+        while len(data) - position >= _PREFIX:
+            end = position + _PREFIX + int.from_bytes(data[position + 1 : position + _PREFIX], "big")
+            if end > len(data):
+                break
+            self._response(data[position + _PREFIX : end], received_ns)
+            position = end
+        self._partial = data[position:]
+
+    def headers(self, headers: http2.Headers) -> None:
+        fields = dict(headers)
+        if "grpc-status" in fields:
+            code = _GRPC_CODES.get(int(fields["grpc-status"]), "UNKNOWN")
+            self._status = (code, unquote(fields.get("grpc-message", ""), errors="replace"))
+        elif fields.get(":status", "200") != "200":
+            self._status = ("UNAVAILABLE", f"the server answers with HTTP status {fields[':status']}")
+
+    def ended(self, reason: str | None) -> None:
+        self.usable = False
+        if self._sample is None:
+            return
+        started = bool(self._sample.receipts)
+        code, text = self._status or ("UNAVAILABLE", reason or "the stream ended without a status")
+        error: SpecClientError
+        if code == "OK":
+            error = IncompleteStream("the stream ended without a final response")
+        else:
+            error = translate(code, text)
+            if isinstance(error, ConnectError) and started:
+                error = IncompleteStream(f"the connection broke: {error.message}")
+        self._sample.error = error
+        self._finish()
+
+    def _response(self, raw: bytes, received_ns: int) -> None:
+        sample = self._sample
+        if sample is None:
+            return
+        response: Any = service_pb2.ModelStreamInferResponse.FromString(raw)
+        if response.error_message:
+            self.fail(translate("", response.error_message))
+            return
+        sample.receipts.append((received_ns, raw))
+        if response.infer_response.parameters["triton_final_response"].bool_param:
+            sample.ended_ns = received_ns
+            self._finish()
+
+    def _finish(self) -> None:
+        sample, self._sample = self._sample, None
+        if sample is not None and not sample.ended_ns:
+            sample.ended_ns = time.perf_counter_ns()
+        if self._done is not None and not self._done.done():
+            self._done.set_result(None)
