@@ -42,7 +42,12 @@ def rounds(document: Document) -> Chart | None:
 
 def _height(line: Timeline) -> int:
     """Of the highest bar, in tokens."""
-    return max(chunk["tokens"] + _vain(chunk) for chunk in line["chunks"])
+    return max(_tokens(chunk) + _vain(chunk) for chunk in line["chunks"])
+
+
+def _tokens(chunk: TimelineChunk) -> int:
+    """1 where the server does not count the tokens of a chunk."""
+    return 1 if chunk["tokens"] is None else chunk["tokens"]
 
 
 def _vain(chunk: TimelineChunk) -> int:
@@ -50,11 +55,12 @@ def _vain(chunk: TimelineChunk) -> int:
 
 
 def _lane(line: Timeline, style: int, axis: Axis, unit: float, base: float) -> str:
-    tokens = sum(chunk["tokens"] for chunk in line["chunks"])
+    counted = [chunk["tokens"] for chunk in line["chunks"]]
+    size = f"{len(counted)} chunks" if None in counted else f"{sum(map(_tokens, line['chunks']))} tokens"
     end = line["chunks"][-1]["received_ms"]
     parts = [
         label(
-            f"{line['arm']}: {tokens} tokens in {number(end)} ms",
+            f"{line['arm']}: {size} in {number(end)} ms",
             4,
             base - unit * _height(line) - 6,
             class_="label strong",
@@ -66,7 +72,7 @@ def _lane(line: Timeline, style: int, axis: Axis, unit: float, base: float) -> s
         left, right = _x(axis, before), _x(axis, chunk["received_ms"])
         # The gap between two bars, as long as they are wide enough to have one.
         width = max(right - left - 0.6, (right - left) * 0.7)
-        height = chunk["tokens"] * unit
+        height = _tokens(chunk) * unit
         vain = _vain(chunk) * unit
         if vain:
             parts.append(_bar(left, base - height - vain, width, vain, "vain"))
@@ -105,7 +111,7 @@ def _table(title: str, lines: Sequence[Timeline]) -> Table:
                     str(position),
                     number(chunk["received_ms"], 1),
                     number(chunk["received_ms"] - before, 1),
-                    str(chunk["tokens"]),
+                    _count(chunk["tokens"]),
                     _count(chunk["rounds"]),
                     _count(chunk["draft_tokens"]),
                     _count(chunk["accepted_draft_tokens"]),

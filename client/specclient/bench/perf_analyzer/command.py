@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""perf_analyzer's command line and its input file. Pure; options as version 2.60 prints them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from specclient import stream
+from specclient.bench.load import Concurrency, Load, Rate
+from specclient.bench.settings import Settings
+from specclient.bench.workload import Prompt
+from specclient.errors import InvalidRequest
+from specclient.parameters import GenerationParameters
+
+START_S = 60.0
+"""For its start, on a busy machine."""
+
+LISTS = ("stop_words", "bad_words")
+"""Tensors whose length differs from request to request: their shape must be said."""
+
+
+def argv(program: Path, settings: Settings, load: Load, *, inputs: Path, export: Path) -> list[str]:
+    """The command for one load point. Raises InvalidRequest for what perf_analyzer cannot do."""
+    # Not --warmup-request-count: with a request rate 2.60 never ends then. The first ones are left out instead.
+    count = requests(settings, load)
+    _require_possible(settings, load, count)
+    if isinstance(load, Concurrency):
+        loads = ["--concurrency-range", f"{load.value}:{load.value}:1"]
+    else:
+        assert isinstance(load, Rate)
+        loads = ["--request-rate-range", f"{load.value:g}:{load.value:g}:1"]
+        loads += ["--request-distribution", load.arrival]
+    return [
+        str(program),
+        *("-m", settings.model),
+        *("-u", settings.url),
+        *("-i", "grpc", "--streaming", "--async"),
+        *("--input-data", str(inputs)),
+        *loads,
+        *("--request-count", str(count)),
+        *("--profile-export-file", str(export)),
+    ]
+
+
+def requests(settings: Settings, load: Load) -> int:
+    """How many requests it sends at ``load``, those of the warm-up included."""
+    return settings.count(load) + settings.warmup_request_count
+
+
+def deadline_s(settings: Settings, load: Load) -> float | None:
+    """How long that may take if every request took its ``timeout.total``; None without one."""
+    total = settings.timeout.total
+    if total is None:
+        return None
+    count = requests(settings, load)
+    if isinstance(load, Concurrency):
+        return START_S + total * math.ceil(count / load.value)
+    return START_S + total + (count / load.value if isinstance(load, Rate) else 0.0)
+
+
+def input_data(asked: Sequence[tuple[Prompt, GenerationParameters]]) -> dict[str, Any]:
+    """The input file: an entry for each request, with the tensors that our own client would send."""
+    return {"data": [_entry(prompt, parameters) for prompt, parameters in asked]}
+
+
+def _entry(prompt: Prompt, parameters: GenerationParameters) -> dict[str, Any]:
+    entry: dict[str, Any] = {}
+    for name, values in stream.tensors(prompt.text, parameters).items():
+        content = [value.decode() if isinstance(value, bytes) else value for value in values]
+        entry[name] = {"content": content, "shape": [len(content)]} if name in LISTS else content
+    return entry
+
+
+def _require_possible(settings: Settings, load: Load, count: int) -> None:
+    arrival = load.arrival if isinstance(load, Rate) else None
+    least = load.value if isinstance(load, Concurrency | Rate) else 0
+    for wrong, message, remedy in (
+        (
+            settings.tls is not None or settings.headers,
+            "perf_analyzer is run without TLS and headers here",
+            "Measure such a server with `bench latency` or `bench throughput`.",
+        ),
+        (
+            any(prompt.messages for prompt in settings.workload.prompts),
+            "perf_analyzer sends text, not conversations",
+            "Leave --chat out, or give prompts as text.",
+        ),
+        (
+            not isinstance(load, Concurrency | Rate) or arrival == "gamma",
+            f"perf_analyzer has no such load: {load}",
+            "Give a concurrency, or a rate with constant or Poisson arrivals.",
+        ),
+        (
+            count < least,
+            f"{count} requests are too few for {load}",
+            "perf_analyzer needs at least as many requests as users, or as requests per second.",
+        ),
+    ):
+        if wrong:
+            raise InvalidRequest(message, remedy=remedy)
