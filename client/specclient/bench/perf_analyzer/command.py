@@ -24,7 +24,7 @@ LISTS = ("stop_words", "bad_words")
 
 def argv(program: Path, settings: Settings, load: Load, *, inputs: Path, export: Path) -> list[str]:
     """The command for one load point. Raises InvalidRequest for what perf_analyzer cannot do."""
-    # Not --warmup-request-count: with a request rate 2.60 never ends then. The first ones are left out instead.
+    # Not --warmup-request-count: 2.60 never ends then at a request rate. The first ones are left out instead.
     count = requests(settings, load)
     _require_possible(settings, load, count)
     if isinstance(load, Concurrency):
