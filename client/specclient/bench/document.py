@@ -98,7 +98,7 @@ class Window(TypedDict):
 
 
 class PositionAcceptance(TypedDict):
-    """Draft position ``position`` (from 1): in ``drafted`` rounds it was drafted, in ``accepted`` accepted."""
+    """A place in the draft, from 1, and the rounds in which it was drafted and accepted."""
 
     position: int
     drafted: int

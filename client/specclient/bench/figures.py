@@ -31,16 +31,23 @@ def distribution(values: Iterable[float | None], *, scale: float = 1.0) -> Distr
     present = np.array([value for value in values if value is not None], dtype=np.float64) * scale
     if present.size == 0:
         return None
-    points = np.percentile(present, PERCENTILES)
-    named = {f"p{point}": float(value) for point, value in zip(PERCENTILES, points, strict=True)}
-    return Distribution(
-        n=int(present.size),
-        mean=float(present.mean()),
-        std=float(present.std()),
-        min=float(present.min()),
-        max=float(present.max()),
-        **named,  # type: ignore[typeddict-item]
-    )
+    p1, p5, p10, p25, p50, p75, p90, p95, p99 = (float(v) for v in np.percentile(present, PERCENTILES))
+    return {
+        "n": int(present.size),
+        "mean": float(present.mean()),
+        "std": float(present.std()),
+        "min": float(present.min()),
+        "p1": p1,
+        "p5": p5,
+        "p10": p10,
+        "p25": p25,
+        "p50": p50,
+        "p75": p75,
+        "p90": p90,
+        "p95": p95,
+        "p99": p99,
+        "max": float(present.max()),
+    }
 
 
 def run_document(run: Run, goodput: Mapping[str, float], gpu_hour_price: float | None) -> RunDocument:

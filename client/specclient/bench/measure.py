@@ -13,7 +13,7 @@ from typing import Any, Literal
 from specclient.bench.document import Kind
 from specclient.bench.drive import Driver
 from specclient.bench.load import Concurrency, Load, Rate
-from specclient.bench.run import Run, completions
+from specclient.bench.run import Run
 from specclient.bench.sample import Sample
 from specclient.bench.server_side import difference
 from specclient.bench.settings import Settings
@@ -88,7 +88,11 @@ def compare(settings: Settings, on_progress: OnProgress | None = None) -> Outcom
             "num_draft_tokens is 0 in the speculative arm",
             remedy="Leave it out for the deployment's draft length, or give at least 1.",
         )
-    _require_blocks(settings)
+    if not _in_blocks(settings):
+        raise InvalidRequest(
+            "a comparison sends the same prompts in every arm, in a closed loop",
+            remedy="Give concurrencies and a number of requests.",
+        )
 
     def arms() -> tuple[Arm, ...]:
         target = triton(settings)
@@ -139,11 +143,12 @@ def search(
 def servers(
     settings: Settings, arms: Callable[[], tuple[Arm, ...]], on_progress: OnProgress | None = None
 ) -> Outcome:
-    """Servers by name: one over its load points, several alternating; blocks until done."""
+    """Servers by name; alternating in a closed loop of a given count, else in turn; blocks until done."""
     outcome = Outcome("openai", settings)
 
     async def run(outcome: Outcome) -> None:
-        await (_interleave if len(outcome.arms) > 1 else _sweep)(outcome, on_progress)
+        paired = len(outcome.arms) > 1 and _in_blocks(settings)
+        await (_interleave if paired else _sweep)(outcome, on_progress)
 
     return _measured(outcome, arms, run)
 
@@ -186,10 +191,7 @@ async def _connected(
     finally:
         for target in targets:
             await target.close()
-    if not any(
-        run.target and any(s.error is None and s.ended_ns for s in run.measured) for run in outcome.runs
-    ):
-        _raise_first(outcome.runs)
+    _require_any(outcome.runs)
 
 
 # --- one arm after the other ---
@@ -305,14 +307,10 @@ class _Counter:
             self._on_progress(Progress(phase, self._done, self._total, self._run.arm, self._run.load))
 
 
-def _require_blocks(settings: Settings) -> None:
-    """A comparison needs a closed loop and a number of prompts."""
-    if settings.duration_s is not None or settings.stability is not None:
-        raise InvalidRequest(
-            "a comparison sends the same prompts in every arm", remedy="Give a number of requests."
-        )
-    if not all(isinstance(load, Concurrency) for load in settings.loads):
-        raise InvalidRequest("a comparison is a closed loop", remedy="Give concurrencies, not rates.")
+def _in_blocks(settings: Settings) -> bool:
+    """Whether the arms can alternate: blocks of prompts need a closed loop and a count."""
+    counted = settings.duration_s is None and settings.stability is None
+    return counted and all(isinstance(load, Concurrency) for load in settings.loads)
 
 
 def _require_answer(runs: Sequence[Run]) -> None:
@@ -324,8 +322,8 @@ def _require_answer(runs: Sequence[Run]) -> None:
             raise errors[0]
 
 
-def _raise_first(runs: Sequence[Run]) -> None:
-    for run in runs:
-        for sample in run.samples:
-            if sample.error is not None:
-                raise sample.error
+def _require_any(runs: Sequence[Run]) -> None:
+    """Raise the first error when the whole benchmark has no answer."""
+    errors = [sample.error for run in runs for sample in run.samples if sample.error is not None]
+    if errors and not any(s.error is None and s.ended_ns for run in runs for s in run.samples):
+        raise errors[0]

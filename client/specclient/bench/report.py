@@ -176,9 +176,10 @@ def _warnings(outcome: Outcome, runs: Sequence[RunDocument]) -> list[str]:
     for run in runs:
         place = f"{run['arm']} at {run['load']['kind']} {run['load']['value']:g}"
         if run["client"]["bottleneck"]:
+            share = run["client"]["cpu_share"] or 0.0
             found.append(
-                f"{place}: the client was busy (processor {run['client']['cpu_share'] or 0:.0%} of a core, or its "
-                "event loop late): it may have limited what was measured."
+                f"{place}: the client was busy ({share:.0%} of a core, or its event loop late): it may have "
+                "limited what was measured."
             )
         if run["window"]["stable"] is False:
             found.append(f"{place}: the intervals did not agree; the last three are reported.")

@@ -39,7 +39,7 @@ class Stability:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """One benchmark. How long a load point lasts is said by ``request_count``, ``duration_s`` or ``stability``."""
+    """One benchmark. ``request_count``, ``duration_s`` or ``stability`` says how long a load point lasts."""
 
     url: str = DEFAULT_URL
     model: str = FRONT_MODEL

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Goodput: which requests kept the limits of a service level, and the search for the highest rate that does."""
+"""Goodput: which requests kept the limits of a service level, and the search for the highest such rate."""
 
 from __future__ import annotations
 

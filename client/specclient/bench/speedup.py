@@ -34,7 +34,8 @@ def pairs(baseline: Run, candidate: Run) -> list[Pair]:
     for position in sorted(before.keys() & after.keys()):
         plain, drafted = before[position].completion, after[position].completion
         assert plain is not None and drafted is not None
-        found.append(Pair(before[position].block or 0, plain, drafted))
+        block = before[position].block
+        found.append(Pair(position if block is None else block, plain, drafted))
     return found
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from specclient.bench.run import Run
 from specclient.bench.sample import Sample
@@ -53,7 +54,7 @@ class Window:
 def interval_figures(samples: Sequence[Sample], edges_ns: Sequence[int]) -> list[tuple[float, float]]:
     """Requests per second and mean latency in seconds of the requests that ended in each interval."""
     figures = []
-    for start, end in zip(edges_ns, edges_ns[1:], strict=False):
+    for start, end in pairwise(edges_ns):
         times = [
             (s.ended_ns - s.origin_ns) / 1e9
             for s in samples

@@ -169,7 +169,7 @@ class TritonTarget:
         )
 
     def _message(self, sample: Sample) -> bytes:
-        """The request as a gRPC message. Its id comes last: what is encoded before serves every repetition."""
+        """The request as a gRPC message, its id last: what is encoded before serves every repetition."""
         key = (sample.prompt.text, sample.parameters)
         encoded = self._encoded.get(key)
         if encoded is None:

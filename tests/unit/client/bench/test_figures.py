@@ -9,11 +9,11 @@ import random
 from collections.abc import Sequence
 
 import pytest
+from specclient.bench.metrics import arm_figures, distribution, totals
+from specclient.bench.runner import Record, Recording
 
 from specclient import Chunk, Completion, Counters, QueueFull
 from specclient.bench import Comparison, Settings, document, render
-from specclient.bench.metrics import arm_figures, distribution, totals
-from specclient.bench.runner import Record, Recording
 from specclient.bench.speedup import pairs, speedup
 from specclient.bench.workload import Prompt
 
