@@ -8,6 +8,8 @@ import click
 from specbuild.commands.bench.compare import compare
 from specbuild.commands.bench.latency import latency
 from specbuild.commands.bench.openai import openai
+from specbuild.commands.bench.perf_analyzer import perf_analyzer
+from specbuild.commands.bench.report import report
 from specbuild.commands.bench.throughput import throughput
 
 
@@ -22,5 +24,5 @@ def bench() -> None:
     """
 
 
-for command in (latency, throughput, compare, openai):
+for command in (latency, throughput, compare, openai, perf_analyzer, report):
     bench.add_command(command)

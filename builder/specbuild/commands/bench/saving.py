@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specbuild import artifacts, progress
+from specbuild.commands.bench import forms
 from specbuild.commands.options import print_json
 from specbuild.commands.remote import server_errors
 from specbuild.errors import ServerError
@@ -34,7 +35,7 @@ def finish(outcome: Outcome, *, output: Path | None, artifact_dir: Path, as_json
         print_json(report)
     elif any(run.samples for run in outcome.runs):
         Console(highlight=False).print(render(report))
-    click.echo(f"report: {path}", err=True)
+    click.echo(f"report: {path}, {forms.beside(path, 'html')}", err=True)
     raise_failure(outcome)
 
 
@@ -59,13 +60,15 @@ def measured(title: str, work: Callable[[OnProgress], Outcome]) -> Outcome:
 
 
 def save(path: Path, report: Mapping[str, Any]) -> None:
-    """Write the document as JSON; a reader never sees half of it."""
+    """Write the document as JSON, its page and its CSV beside it; a reader never sees half of one."""
     try:
         artifacts.write_atomic(path, (json.dumps(report, indent=1, allow_nan=False) + "\n").encode())
     except OSError as error:
         raise ServerError(
             f"cannot write the report {path}: {error.strerror}", remedy="Name another --output."
         ) from error
+    for form in forms.FORMS:
+        forms.write(path, report, form)
 
 
 def raise_failure(outcome: Outcome) -> None:

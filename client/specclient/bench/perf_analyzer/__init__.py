@@ -5,7 +5,8 @@ It knows nothing of speculation, but it records every response with its outputs,
 accepted tokens too. Figures that both can have are computed by the same code, from its times.
 """
 
+from specclient.bench.perf_analyzer.command import check
 from specclient.bench.perf_analyzer.errors import PerfAnalyzerError
-from specclient.bench.perf_analyzer.run import measure
+from specclient.bench.perf_analyzer.run import ARM, measure
 
-__all__ = ["PerfAnalyzerError", "measure"]
+__all__ = ["ARM", "PerfAnalyzerError", "check", "measure"]

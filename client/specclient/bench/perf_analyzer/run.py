@@ -37,7 +37,7 @@ OnPoint = Callable[[Load], None]
 
 
 def measure(settings: Settings, program: Path, folder: Path, on_point: OnPoint | None = None) -> Outcome:
-    """One perf_analyzer run per load point; blocks until done.
+    """One perf_analyzer run per load point; blocks until done. Raises InvalidRequest for what it cannot do.
 
     ``folder`` gets what is needed to run it again by hand: its commands, input file, output and exports. They
     hold the prompts and the answers. Ctrl-C and errors end the measurement early, with ``Outcome.failure``
@@ -45,6 +45,7 @@ def measure(settings: Settings, program: Path, folder: Path, on_point: OnPoint |
     """
     warnings = (CLOCK, OPEN_LOOP) if any(isinstance(load, Rate) for load in settings.loads) else (CLOCK,)
     workload = replace(settings.workload, warnings=(*settings.workload.warnings, *warnings))
+    command.check(settings)
     outcome = Outcome("perf-analyzer", replace(settings, workload=workload))
     start = time.perf_counter()
     try:
