@@ -9,7 +9,7 @@ from statistics import NormalDist
 
 from specclient.bench.document import Comparison, Distribution, Document, Load, Run
 from specclient.bench.page import numbers
-from specclient.bench.page.numbers import load_axis, load_name, number, percent
+from specclient.bench.page.numbers import load_axis, load_cell, load_head, load_name, number, percent
 from specclient.bench.page.svg import Axis, Point, Series, categories, line_chart, linear
 from specclient.bench.page.table import Table
 
@@ -66,12 +66,13 @@ def latency_by_throughput(document: Document) -> Chart | None:
         "Down and to the right is better. The number beside a point is its load: "
         f"{load_axis(run['load'] for run in shown)}."
     )
+    head = load_head(run["load"] for run in shown)
     table = Table(
         title,
-        ("load", "arm", "tokens per s", "requests per s", "latency p50 (s)", "latency p99 (s)"),
+        (head, "arm", "tokens per s", "requests per s", "latency p50 (s)", "latency p99 (s)"),
         [
             (
-                load_name(run["load"]),
+                load_cell(run["load"], head),
                 run["arm"],
                 number(run["figures"]["tokens_per_second"]),
                 number(run["figures"]["requests_per_second"]),
@@ -124,11 +125,12 @@ def speedup_by_load(document: Document) -> Chart | None:
 
 
 def _speedup_table(title: str, comparisons: Sequence[Comparison]) -> Table:
-    heads = ["load", "candidate", "verdict", "speed-up", "95 % interval", "pairs"]
+    head = load_head(c["load"] for c in comparisons)
+    heads = [head, "candidate", "verdict", "speed-up", "95 % interval", "pairs"]
     heads += ["of whole requests", "of tokens per s", "ΔTTFT (ms)", "same tokens"]
     rows = [
         (
-            load_name(c["load"]),
+            load_cell(c["load"], head),
             c["candidate"],
             c["tpot"]["verdict"],
             f"{number(c['tpot']['p50'], 2)}×",
@@ -230,10 +232,11 @@ def _percentiles(
         f"The value that this share of the requests stayed below; {counts[0]:,} requests or more per line."
         + (" Of the sweep, the first and the last load point." if len(loads) > 2 else "")
     )
-    heads = ("load", "arm", "n", "mean", "min", *(f"p{p}" for p in PERCENTILES), "max")
+    head = load_head(run["load"] for run, _ in shown)
+    heads = (head, "arm", "n", "mean", "min", *(f"p{p}" for p in PERCENTILES), "max")
     rows = [
         (
-            load_name(run["load"]),
+            load_cell(run["load"], head),
             run["arm"],
             f"{values['n']:,}",
             number(values["mean"]),

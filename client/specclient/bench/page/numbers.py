@@ -38,6 +38,20 @@ def load_name(load: Load) -> str:
     return f"{load['value']:g} requests/s" + (f" ({load['arrival']})" if load["arrival"] else "")
 
 
+def load_head(loads: Iterable[Load]) -> str:
+    """The head of a table's column of load points, for ``load_cell``: short where all are of a kind."""
+    kinds = {(load["kind"], load["arrival"]) for load in loads}
+    if len(kinds) != 1:
+        return "load"
+    ((kind, arrival),) = kinds
+    return "concurrency" if kind == "concurrency" else f"requests/s ({arrival})" if arrival else "requests/s"
+
+
+def load_cell(load: Load, head: str) -> str:
+    """A load point below ``head``."""
+    return load_name(load) if head == "load" else f"{load['value']:g}"
+
+
 def load_axis(loads: Iterable[Load]) -> str:
     """What the load points of a sweep have in common."""
     kinds = {load["kind"] for load in loads}

@@ -13,7 +13,7 @@ from typing import Any
 from specclient.bench.document import Document, Run
 from specclient.bench.page import charts, timeline
 from specclient.bench.page.charts import Chart
-from specclient.bench.page.numbers import NONE, interval, load_name, number, percent
+from specclient.bench.page.numbers import NONE, interval, load_cell, load_head, load_name, number, percent
 from specclient.bench.page.table import Table
 
 TITLES = {
@@ -111,39 +111,45 @@ def _cards(document: Document) -> str:
 
 
 def _runs(document: Document) -> str:
-    """The main table: a row for each arm at each load point."""
-    heads = ["load", "arm", "answered", "failed", "tokens per s"]
-    names = (
-        ("ttft_ms", "TTFT"),
-        ("tpot_ms", "TPOT"),
-        ("inter_chunk_ms", "chunk gap"),
-        ("latency_ms", "latency"),
-    )
-    heads += [f"{title} {p}" for _, title in names for p in ("p50", "p99")]
-    heads += ["tokens per chunk", "acceptance length", "goodput per s", "cost per M tokens"]
-    rows = []
-    for run in document["runs"]:
-        figures = run["figures"]
-        goodput = run["goodput"]
-        rows.append(
-            (
-                load_name(run["load"]),
-                run["arm"],
-                f"{run['requests']['succeeded']:,}",
-                f"{run['requests']['failed']:,}",
-                number(figures["tokens_per_second"]),
-                *(_at(run, key, p) for key, _ in names for p in ("p50", "p99")),
-                _at(run, "tokens_per_chunk", "mean"),
-                number(run["acceptance"]["length"], 2),
-                NONE if goodput is None else number(goodput["requests_per_second"]),
-                number(run["cost_per_million_output_tokens"]),
-            )
-        )
-    if not rows:
+    """The main tables: a row for each arm at each load point."""
+    runs = document["runs"]
+    if not runs:
         return "<p>Nothing was measured.</p>"
-    return (
-        "<h2>Figures</h2>"
-        + Table("Every arm at every load point; times in ms", heads, rows, text_columns=2).html()
+    head = load_head(run["load"] for run in runs)
+    names = (("ttft_ms", "TTFT"), ("tpot_ms", "TPOT"), ("latency_ms", "latency"))
+    times = [f"{title} {percentile}" for _, title in names for percentile in ("p50", "p99")]
+    latencies = [
+        (
+            *(load_cell(run["load"], head), run["arm"]),
+            *(f"{run['requests'][end]:,}" for end in ("succeeded", "failed")),
+            *(_at(run, key, percentile) for key, _ in names for percentile in ("p50", "p99")),
+        )
+        for run in runs
+    ]
+    rates = [
+        (
+            *(load_cell(run["load"], head), run["arm"]),
+            number(run["figures"]["tokens_per_second"]),
+            number(run["figures"]["requests_per_second"]),
+            NONE if run["goodput"] is None else number(run["goodput"]["requests_per_second"]),
+            *(_at(run, "inter_chunk_ms", percentile) for percentile in ("p50", "p99")),
+            _at(run, "tokens_per_chunk", "mean"),
+            number(run["acceptance"]["length"], 2),
+            percent(run["acceptance"]["rate"]),
+            number(run["cost_per_million_output_tokens"]),
+        )
+        for run in runs
+    ]
+    rate_heads = ["tokens per s", "requests per s", "good requests per s", "chunk gap p50", "chunk gap p99"]
+    rate_heads += ["tokens per chunk", "acceptance length", "draft acceptance rate", "cost per M tokens"]
+    return "".join(
+        (
+            "<h2>Figures</h2>",
+            Table(
+                "Latency; times in ms", [head, "arm", "answered", "failed", *times], latencies, text_columns=2
+            ).html(),
+            Table("Throughput and speculation", [head, "arm", *rate_heads], rates, text_columns=2).html(),
+        )
     )
 
 
@@ -210,9 +216,10 @@ def _slo(document: Document) -> str:
 
 def _server(document: Document) -> str:
     parts = ("queue", "compute_input", "compute_infer", "compute_output", "request")
+    head = load_head(run["load"] for run in document["runs"])
     rows = [
         (
-            load_name(run["load"]),
+            load_cell(run["load"], head),
             run["arm"],
             model["model"],
             model["role"],
@@ -226,7 +233,7 @@ def _server(document: Document) -> str:
     ]
     if not rows:
         return ""
-    heads = ["load", "arm", "model", "role", "requests", "executions", "queue", "input"]
+    heads = [head, "arm", "model", "role", "requests", "executions", "queue", "input"]
     heads += ["infer", "output", "request", "busy (s)"]
     caption = "Triton's own statistics of each model over the run; means per request in ms"
     return "<h2>Inside the server</h2>" + Table(caption, heads, rows, text_columns=4).html()

@@ -18,6 +18,10 @@ LINE = 18
 """Height of a line of the legend."""
 LETTER = 6.9
 """Width of an average letter of the legend."""
+LONGEST_NAME = 40
+"""Letters; wide ones still fit."""
+LEAST = 1e-6
+"""Of the top of an axis; below, all values are as good as 0."""
 STYLES = 6
 """Series that look different; a further one looks like the first."""
 
@@ -55,7 +59,8 @@ class Series:
 
 def linear(label: str, values: Sequence[float]) -> Axis:
     """An axis from 0 over all ``values``, with round ticks."""
-    top = max([value for value in values if math.isfinite(value)], default=0) or 1.0
+    top = max([value for value in values if math.isfinite(value)], default=0.0)
+    top = top if top > LEAST else 1.0
     step = 10 ** math.floor(math.log10(top / 4))
     step *= next(factor for factor in (1, 2, 5, 10) if top / (step * factor) <= 5)
     count = math.ceil(top / step - 1e-9)
@@ -182,6 +187,11 @@ def _series(frame: Frame, series: Series) -> str:
     return "".join(parts)
 
 
+def shortened(text: str, longest: int) -> str:
+    """``text``, cut where it is too long for its place; the table has the whole."""
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def marker(style: int, x: float, y: float, size: float = 4.5) -> str:
     """The shape of a series at (x, y)."""
     look = f"arm-{style % STYLES} mark"
@@ -202,7 +212,8 @@ def _legend(entries: Sequence[tuple[str, int, bool]]) -> tuple[str, float]:
     """The names with their markers, in as many lines as they need, and the height taken."""
     parts = []
     x, y = 4.0, 13.0
-    for name, style, dashed in entries:
+    for full, style, dashed in entries:
+        name = shortened(full, LONGEST_NAME)
         width = 48 + LETTER * len(name)
         if x > 4 and x + width > WIDTH:
             x, y = 4.0, y + LINE

@@ -9,7 +9,18 @@ from specclient.bench.document import Document, Timeline, TimelineChunk
 from specclient.bench.page import numbers
 from specclient.bench.page.charts import Chart, arms
 from specclient.bench.page.numbers import load_name, number
-from specclient.bench.page.svg import RIGHT, STYLES, WIDTH, Axis, label, linear, picture, tag
+from specclient.bench.page.svg import (
+    LONGEST_NAME,
+    RIGHT,
+    STYLES,
+    WIDTH,
+    Axis,
+    label,
+    linear,
+    picture,
+    shortened,
+    tag,
+)
 from specclient.bench.page.table import Table
 
 TALLEST, NAME, FOOT = 90, 24, 44
@@ -60,7 +71,7 @@ def _lane(line: Timeline, style: int, axis: Axis, unit: float, base: float) -> s
     end = line["chunks"][-1]["received_ms"]
     parts = [
         label(
-            f"{line['arm']}: {size} in {number(end)} ms",
+            f"{shortened(line['arm'], LONGEST_NAME // 2)}: {size} in {number(end)} ms",
             4,
             base - unit * _height(line) - 6,
             class_="label strong",
