@@ -65,14 +65,10 @@ def _notices(document: Document) -> list[str]:
     if document.get("pair", {}).get("synthetic"):
         notices.append("The pair is synthetic: its acceptance says nothing about that of a trained pair.")
     for run in document["runs"]:
-        where = f"{run['arm']}, {load_name(run['load'])}"
         if run["errors"]:
             counts = ", ".join(f"{count} {kind}" for kind, count in run["errors"].items())
+            where = f"{run['arm']}, {load_name(run['load'])}"
             notices.append(f"{where}: {counts}. The first: {run['first_error']}")
-        if run["client"]["bottleneck"]:
-            notices.append(f"{where}: the client itself was busy and may have limited what was measured.")
-        if run["window"]["stable"] is False:
-            notices.append(f"{where}: the throughput was not stable.")
     return notices
 
 

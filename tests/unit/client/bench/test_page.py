@@ -103,10 +103,6 @@ def test_an_incomplete_report_says_so_at_the_top(report: Any) -> None:
     report["failure"] = {"type": "ConnectError", "message": "nothing answers"}
     text = html(report)
     assert text.index("Incomplete") < text.index("<h2>") and "ConnectError: nothing answers" in text
-    report["runs"][0]["client"]["bottleneck"] = True
-    report["runs"][1]["window"]["stable"] = False
-    page = Parsed(html(report)).text
-    assert "client itself was busy" in page and "not stable" in page
 
 
 def test_a_report_without_any_figure_is_a_page_too(report: Any) -> None:
@@ -134,6 +130,22 @@ def test_a_synthetic_pair_is_called_synthetic(report: Any) -> None:
     assert "synthetic" not in Parsed(html(report)).text
     report["pair"] = {"synthetic": True}
     assert "The pair is synthetic" in Parsed(html(report)).text
+
+
+def test_errors_are_told_above_the_figures(report: Any) -> None:
+    report["runs"][0] |= {"errors": {"QueueFull": 3}, "first_error": "too many"}
+    text = html(report)
+    assert text.index("3 QueueFull. The first: too many") < text.index("<h2>")
+
+
+def test_a_column_without_any_value_is_left_out(report: Any) -> None:
+    assert "cost per M tokens" in html(report)
+    for run in report["runs"]:
+        run["cost_per_million_output_tokens"] = None
+    text = html(report)
+    assert "cost per M tokens" not in text
+    for row in re.findall("<tr>.*?</tr>", text):
+        assert row.count("<th") + row.count("<td") >= 3
 
 
 def test_the_search_for_a_rate_lists_its_steps(report: Any) -> None:
