@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +19,7 @@ from specclient import GenerationParameters, InvalidRequest, ModelNotFound
 from specclient.bench import Concurrency, Progress, Settings, compare, document
 from specclient.testing import Fail, FakeServer, Received, Say, Step, words
 from support import endpoints
+from support.interruption import interrupted
 
 FIRST, GAP, BURST = 0.05, 0.06, 3
 
@@ -180,20 +179,6 @@ def test_no_server_is_an_error_with_a_remedy(
     assert run(*argv, "-u", f"127.0.0.1:{endpoints.free_port()}") == 1
     err = capsys.readouterr().err
     assert "cannot connect" in err and "fix: " in err and "Traceback" not in err
-
-
-def interrupted(argv: list[str], when: Callable[[], bool], number: int) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout and stderr of a command that gets a signal once ``when`` holds."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "specbuild", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        deadline = time.monotonic() + 30
-        while not when():
-            assert time.monotonic() < deadline and process.poll() is None
-            os.sched_yield()
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-        return process.returncode, out, err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

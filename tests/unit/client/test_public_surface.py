@@ -69,4 +69,4 @@ def test_nothing_is_measured_with_a_clock_that_can_be_set() -> None:
             if isinstance(node, ast.Attribute) and ast.unparse(node) in {"time.time", "time.time_ns"}:
                 reads.append(path.name)
             assert not (isinstance(node, ast.Attribute) and node.attr in {"now", "utcnow", "today"}), path
-    assert reads == ["comparison.py"]
+    assert reads == ["measure.py"]

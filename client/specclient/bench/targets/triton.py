@@ -139,6 +139,7 @@ class TritonTarget:
             self._sweeper.cancel()
         if self._connection is not None:
             self._connection.close()
+            await self._connection.closed()
         await self._client.close()
 
     # --- streams ---

@@ -53,6 +53,8 @@ class Connection(asyncio.Protocol):
         self._decoder = hpack.Decoder()
         self._block = b""
         """A header block whose end has not arrived."""
+        self._ends = False
+        """Whether that block also ends its stream."""
         self._unacknowledged: dict[int, int] = {}
         """Received bytes by stream, 0 being the connection."""
         self._windows: dict[int, int] = {0: DEFAULT_WINDOW}
@@ -61,6 +63,7 @@ class Connection(asyncio.Protocol):
         self._max_frame = 16_384
         self._waiting: deque[tuple[int, memoryview]] = deque()
         """Data that found a window closed."""
+        self._closed = asyncio.Event()
         self.lost: str | None = None
         """Why the connection takes no new streams; None while it does."""
 
@@ -108,6 +111,10 @@ class Connection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    async def closed(self) -> None:
+        """Wait until nothing is left of the connection."""
+        await self._closed.wait()
+
     # --- what asyncio calls ---
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -122,6 +129,7 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._end(self.lost or (str(error) if error else "the server closed the connection"))
+        self._closed.set()
 
     def data_received(self, data: bytes) -> None:
         received_ns = time.perf_counter_ns()
