@@ -44,7 +44,7 @@ def _checked(path: Path, value: Any) -> Document:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
         raise ReportError(f"{path} is no whole report: {place}: {first['msg']}") from error
-    document: Document = value  # as it was read: keys that this version does not know stay
+    document: Document = value  # as it was read: pydantic would turn 1 into 1.0
     return document
 
 
