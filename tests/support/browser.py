@@ -9,7 +9,8 @@ import contextlib
 import itertools
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,9 +56,7 @@ class Page:
             mobile=width < 600,
         )
         await self.command("Page.navigate", url=file.as_uri())
-        async with asyncio.timeout(DEADLINE_S):
-            while await self.value("document.readyState") != "complete":
-                await asyncio.sleep(0.02)
+        await until(lambda: self.value("document.readyState === 'complete'"), "the page to load")
 
     async def value(self, expression: str) -> Any:
         """The JSON value of a JavaScript expression in the page."""
@@ -112,8 +111,18 @@ async def page(profile: Path) -> AsyncIterator[Page]:
 
 async def _port(file: Path, process: subprocess.Popen[bytes]) -> int:
     """The port that Chromium writes down once it listens."""
-    async with asyncio.timeout(DEADLINE_S):
-        while not (file.exists() and "\n" in file.read_text()):
-            assert process.poll() is None, f"Chromium ended with {process.returncode}"
-            await asyncio.sleep(0.02)
+
+    async def written() -> bool:
+        assert process.poll() is None, f"Chromium ended with {process.returncode}"
+        return file.exists() and "\n" in file.read_text()
+
+    await until(written, "Chromium to start")
     return int(file.read_text().split()[0])
+
+
+async def until(fact: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for ``fact``; fails the test when it does not come true in time."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not await fact():
+        assert time.monotonic() < deadline, f"waited {DEADLINE_S} s for {what}"
+        await asyncio.sleep(0.02)

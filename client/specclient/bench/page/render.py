@@ -62,7 +62,7 @@ def _head(document: Document) -> str:
 
 def _notices(document: Document) -> list[str]:
     notices = list(document["warnings"])
-    if document.get("pair", {}).get("synthetic"):
+    if "pair" in document:  # of `demo`, which makes its pair
         notices.append("The pair is synthetic: its acceptance says nothing about that of a trained pair.")
     for run in document["runs"]:
         if run["errors"]:
@@ -183,6 +183,9 @@ def _details(document: Document) -> str:
         (
             _slo(document),
             _server(document),
+            "<h2>The synthetic pair, in closed form</h2>" + _list(document["pair"])
+            if "pair" in document
+            else "",
             "<h2>Definitions</h2>",
             _list(document["definitions"]),
             "<h2>Prompts</h2>",
