@@ -41,7 +41,7 @@ def html(document: Document) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<link rel="icon" href="data:,"><title>{escape(title)}</title><style>{style}</style></head>'
-        f"<body>{body}</body></html>\n"
+        f"<body><main>{body}</main></body></html>\n"
     )
 
 
@@ -171,7 +171,7 @@ def _chart(chart: Chart) -> str:
     return (
         f'<section id="{chart.key}"><h3>{escape(chart.title)}</h3>{chart.svg}'
         f'<p class="note">{escape(chart.note)}</p>'
-        f"<details{opened}><summary>As a table</summary>{chart.table.html()}</details></section>"
+        f"<details{opened}><summary>{escape(chart.title)} as a table</summary>{chart.table.html()}</details></section>"
     )
 
 

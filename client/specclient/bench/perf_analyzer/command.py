@@ -94,6 +94,11 @@ def _require_possible(settings: Settings, load: Load, count: int) -> None:
             "Leave --chat out, or give prompts as text.",
         ),
         (
+            settings.workload.replayed,
+            "perf_analyzer is not run at the times of a trace here",
+            "Replay it with `bench latency` or `bench throughput`.",
+        ),
+        (
             not isinstance(load, Concurrency | Rate) or arrival == "gamma",
             f"perf_analyzer has no such load: {load}",
             "Give a concurrency, or a rate with constant or Poisson arrivals.",
