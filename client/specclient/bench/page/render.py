@@ -171,7 +171,8 @@ def _chart(chart: Chart) -> str:
     return (
         f'<section id="{chart.key}"><h3>{escape(chart.title)}</h3>{chart.svg}'
         f'<p class="note">{escape(chart.note)}</p>'
-        f"<details{opened}><summary>{escape(chart.title)} as a table</summary>{chart.table.html()}</details></section>"
+        f"<details{opened}><summary>{escape(chart.title)} as a table</summary>"
+        f"{chart.table.html()}</details></section>"
     )
 
 

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -40,6 +41,12 @@ class TextTokenizer:
             ) from error
         return cls(found, path.name or source)
 
+    @functools.cached_property
+    def _ordinary(self) -> list[int]:
+        """The ids of all tokens that are text."""
+        special = set(self._tokenizer.get_added_tokens_decoder())
+        return [i for i in range(self._tokenizer.get_vocab_size()) if i not in special]
+
     @property
     def sha256(self) -> str:
         """Identifies the tokenizer by its definition."""
@@ -51,9 +58,7 @@ class TextTokenizer:
 
     def random_text(self, tokens: int, ids: Iterator[int]) -> str:
         """The text of ``tokens`` random tokens; tokenized again it has about as many."""
-        special = set(self._tokenizer.get_added_tokens_decoder())
-        vocabulary = [i for i in range(self._tokenizer.get_vocab_size()) if i not in special]
-        chosen = [vocabulary[next(ids) % len(vocabulary)] for _ in range(tokens)]
+        chosen = [self._ordinary[next(ids) % len(self._ordinary)] for _ in range(tokens)]
         return str(self._tokenizer.decode(chosen))
 
     def fit(self, text: str, tokens: int, filler: Iterator[str]) -> tuple[str, int]:

@@ -42,7 +42,7 @@ def test_the_command_of_a_closed_and_of_an_open_loop() -> None:
         (
             Replay((0.0, 1.0)),
             {"workload": Workload("t", "x", (Prompt("a", "t", "b", arrival_s=0.0),))},
-            "load",
+            "trace",
         ),
         (Concurrency(20), {}, "too few"),
         (Rate(20.0), {}, "too few"),
