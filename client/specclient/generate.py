@@ -88,7 +88,9 @@ class Wire:
             data, closed = self._h11.trailing_data
             if data[:2] == b"\x15\x03":  # an alert of TLS
                 raise translate("UNAVAILABLE", "handshake failed: the server wants TLS") from error
-            if started or (closed and not data):
+            if closed and not data and not started:
+                raise closed_early() from error
+            if started:
                 raise ConnectError(f"the connection broke: {error}") from error
             raise ConnectError("cannot connect: the answer is not HTTP", remedy=NOT_HTTP) from error
 
@@ -137,7 +139,7 @@ class Answer:
             elif isinstance(event, h11.Response | h11.Data):
                 self._take(event)
             elif isinstance(event, h11.ConnectionClosed):
-                raise _closed()
+                raise closed_early()
         if self._status != 200:
             raise self._failure()
         return _object(bytes(self._body)) if self._body.strip() else {}
@@ -154,7 +156,7 @@ class Answer:
         elif isinstance(event, h11.EndOfMessage):
             self._finish()
         elif isinstance(event, h11.ConnectionClosed):
-            raise _closed()
+            raise closed_early()
 
     def _finish(self) -> None:
         self._ended = True
@@ -217,7 +219,8 @@ def _text(text: str) -> bytes:
         return text.encode("utf-8", "surrogatepass")
 
 
-def _closed() -> ConnectError:
+def closed_early() -> ConnectError:
+    """A connection that the server ended without an answer."""
     return ConnectError("the server closed the connection")
 
 

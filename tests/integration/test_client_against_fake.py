@@ -414,7 +414,9 @@ def test_another_thread_may_close_a_stream_that_waits(server: FakeServer, protoc
         assert caught.value.text == "a"
 
 
-def test_closing_the_client_ends_what_waits_and_refuses_what_follows(server: FakeServer, protocol: str) -> None:
+def test_closing_the_client_ends_what_waits_and_refuses_what_follows(
+    server: FakeServer, protocol: str
+) -> None:
     server.respond = saying(Say("a", (1,)), Hang())
     client = sc.SpecClient(at(server, protocol))
     stream = client.stream("hi")
@@ -428,7 +430,9 @@ def test_closing_the_client_ends_what_waits_and_refuses_what_follows(server: Fak
     client.close()
 
 
-async def test_an_async_client_is_refused_after_closing_and_in_another_loop(server: FakeServer, protocol: str) -> None:
+async def test_an_async_client_is_refused_after_closing_and_in_another_loop(
+    server: FakeServer, protocol: str
+) -> None:
     client = sc.AsyncSpecClient(at(server, protocol))
     await client.generate("hi", max_tokens=1)
 
@@ -502,7 +506,9 @@ def test_threads_share_a_client_without_mixing_answers(server: FakeServer, proto
         assert all(pool.map(ask, range(400)))
 
 
-async def test_two_hundred_streams_at_a_time_come_back_to_their_callers(server: FakeServer, protocol: str) -> None:
+async def test_two_hundred_streams_at_a_time_come_back_to_their_callers(
+    server: FakeServer, protocol: str
+) -> None:
     server.respond = functools.partial(words, first=0.1, gap=0.02, burst=3)
     async with sc.AsyncSpecClient(at(server, protocol)) as client:
         prompts = [f"prompt {number}" for number in range(200)]
