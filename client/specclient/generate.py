@@ -14,6 +14,7 @@ Bytes go in, replies come out; h11 does the protocol. What tritonserver 2.51 was
 from __future__ import annotations
 
 import json
+import re
 from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum
@@ -29,6 +30,9 @@ NOT_HTTP = (
     "Check that the address is the server's HTTP port (8000 unless configured); "
     "for its gRPC port leave `http://` out."
 )
+
+# Python's escape for a byte that is no UTF-8 is U+DC80 to U+DCFF.
+_LONE_SURROGATES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 class Need(Enum):
@@ -212,11 +216,8 @@ def _elements(value: Any) -> tuple[Any, ...]:
 
 
 def _text(text: str) -> bytes:
-    """The bytes that the server wrote; a lone surrogate of an escape becomes invalid UTF-8 like any other."""
-    try:
-        return text.encode("utf-8", "surrogateescape")
-    except UnicodeEncodeError:
-        return text.encode("utf-8", "surrogatepass")
+    """The bytes that the server wrote; a lone surrogate that came as an escape is replaced."""
+    return _LONE_SURROGATES.sub("\ufffd", text).encode("utf-8", "surrogateescape")
 
 
 def closed_early() -> ConnectError:

@@ -108,7 +108,8 @@ class Decoder:
             return int(outputs[name][0]) if outputs.get(name) else 0
 
         if not self._contract.counts_requests:
-            return Counters(count("num_input_tokens"), count("num_output_tokens"))
+            # The prompt's length is the request's; all else is of the last call of the engine.
+            return Counters(num_input_tokens=count("num_input_tokens"))
         return Counters(
             num_input_tokens=count("num_input_tokens"),
             num_output_tokens=count("num_output_tokens"),

@@ -114,7 +114,7 @@ def translate_connecting(error: OSError) -> SpecClientError:
             f"cannot connect: {error.strerror}", remedy="Check the host's name; there is no such address."
         )
     if isinstance(error, ssl.SSLError):
-        return TlsError(f"cannot connect: {error.reason or error}")
+        return TlsError(f"cannot connect: {error}")
     if isinstance(error, TimeoutError):
         return ConnectTimeout("cannot connect: no answer in time")
     return ConnectError(f"cannot connect: {error.strerror or error}")

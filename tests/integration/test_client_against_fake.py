@@ -20,7 +20,6 @@ import specclient as sc
 from specclient.testing import EmptyFinal, Fail, FakeServer, Hang, Received, Say, Step, words
 from support import endpoints
 
-
 CLIENT_OPTIONS = {"model", "retry", "tls", "headers", "token", "keepalive", "timeout", "chat_template"}
 
 
