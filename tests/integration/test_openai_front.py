@@ -186,8 +186,9 @@ def test_a_stop_text_ends_the_answer_and_the_servers_work(client: openai.OpenAI,
     assert streamed[-1].choices[0].finish_reason == "stop"
 
 
-def test_log_probs_name_the_chosen_tokens(client: openai.OpenAI, fake: FakeServer, tokenizer: Path) -> None:
-    ids = deployment.tokenizer().encode("né").ids
+def test_log_probs_name_the_chosen_tokens(client: openai.OpenAI, fake: FakeServer) -> None:
+    tokens = deployment.tokenizer()
+    ids = [tokens.token_to_id("n"), tokens.token_to_id("Ã©")]  # the byte-level spelling of é
     fake.respond = lambda _request: iter(
         [Say("né", tuple(ids), log_probs=[-0.5, -0.25], final=True, finish_reason="stop")]
     )
