@@ -54,7 +54,8 @@ class Decoder:
 
     def __init__(self, contract: Contract = _OURS, *, log_probs: bool = False, drop_prefix: str = "") -> None:
         """``drop_prefix`` is the prompt, where a model repeats it at the start of its answer."""
-        self._contract = contract
+        self._counts_requests = contract.counts_requests
+        self._accumulates = contract.accumulates and not drop_prefix  # then the answer is one response
         self._log_probs = log_probs
         self._prefix = drop_prefix
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
@@ -86,7 +87,7 @@ class Decoder:
         return chunk
 
     def _new_text(self, data: bytes) -> str:
-        if self._contract.accumulates:
+        if self._accumulates:
             return self._grown(data)
         text = self._utf8.decode(data, self.final)
         if self._prefix and text:
@@ -107,7 +108,7 @@ class Decoder:
         def count(name: str) -> int:
             return int(outputs[name][0]) if outputs.get(name) else 0
 
-        if not self._contract.counts_requests:
+        if not self._counts_requests:
             # The prompt's length is the request's; all else is of the last call of the engine.
             return Counters(num_input_tokens=count("num_input_tokens"))
         return Counters(
