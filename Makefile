@@ -22,7 +22,7 @@ $(STAMP): pyproject.toml constraints.txt tests/check_system.py
 	@$(PYTHON) tests/check_system.py
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,server,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[torch,server,openai,dev]'
 	@touch $(STAMP)
 
 demo: $(STAMP)

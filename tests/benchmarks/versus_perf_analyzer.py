@@ -24,8 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from specbuild import config, resources, server
-from specclient import GenerationParameters, stream
+from specclient import GenerationParameters
 from specclient.bench import Concurrency, Prompt, Settings, Workload, document, measure
+from specclient.contract import Contract
 
 MODEL = Path(__file__).parent / "noop_model" / "ensemble"
 PROMPT = Prompt("noop", "code", "def main():\n")
@@ -112,7 +113,7 @@ def _tensors() -> dict[str, object]:
             "content": [v.decode() if isinstance(v, bytes) else v for v in values],
             "shape": [len(values)],
         }
-        for name, values in stream.tensors(PROMPT.text, PARAMETERS).items()
+        for name, values in Contract().tensors(PROMPT.text.encode(), PARAMETERS).items()
     }
 
 

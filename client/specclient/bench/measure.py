@@ -156,7 +156,13 @@ def servers(
 def triton(settings: Settings) -> TritonTarget:
     """The target that the settings name."""
     return TritonTarget(
-        settings.url, settings.model, timeout=settings.timeout, tls=settings.tls, headers=settings.headers
+        settings.url,
+        settings.model,
+        timeout=settings.timeout,
+        tls=settings.tls,
+        headers=settings.headers,
+        token=settings.token,
+        chat_template=settings.chat_template,
     )
 
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
+from specclient.address import DEFAULT_URL
 from specclient.bench.load import Concurrency, Load, Replay
 from specclient.bench.workload import Prompt, Workload, bundled
-from specclient.channel import DEFAULT_URL, Tls
+from specclient.channel import Tls
 from specclient.errors import InvalidRequest
 from specclient.parameters import GenerationParameters
 from specclient.protocol import FRONT_MODEL
@@ -62,7 +64,11 @@ class Settings:
     timeout: Timeout = field(default_factory=Timeout)
     tls: Tls | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
-    """Never in the report: they may hold secrets."""
+    """Never in the report, like the token: they may hold secrets."""
+    token: str | None = None
+    """Bearer token."""
+    chat_template: Path | None = None
+    """Tokenizer's folder; with it every prompt is sent to Triton as chat."""
     goodput: Mapping[str, float] = field(default_factory=dict)
     """Limits in milliseconds by metric; see ``specclient.bench.slo``."""
     gpu_hour_price: float | None = None

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specbuild.commands.bench import saving
-from specbuild.commands.bench.options import common, concurrencies, usage
-from specbuild.commands.remote import addressed, sampling
+from specbuild.commands.bench.options import common, concurrencies, server_fields, usage
+from specbuild.commands.remote import Server, connected, sampling
 
 if TYPE_CHECKING:
     from specclient.bench import Workload
 
 
 @click.command()
-@addressed
+@connected
 @sampling
 @click.option(
     "--concurrency",
@@ -34,8 +34,7 @@ if TYPE_CHECKING:
 @common("compare")
 def compare(
     *,
-    url: str,
-    model: str,
+    server: Server,
     fields: dict[str, Any],
     concurrency: str,
     request_count: int | None,
@@ -64,8 +63,7 @@ def compare(
 
     with usage():
         settings = Settings(
-            url=url,
-            model=model,
+            **server_fields(server),
             loads=concurrencies(concurrency),
             request_count=request_count,
             warmup_request_count=warmup_request_count,

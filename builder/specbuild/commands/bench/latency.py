@@ -9,22 +9,21 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specbuild.commands.bench import saving
-from specbuild.commands.bench.options import LoadOptions, common, loads, usage
-from specbuild.commands.remote import addressed, sampling
+from specbuild.commands.bench.options import LoadOptions, common, loads, server_fields, usage
+from specbuild.commands.remote import Server, connected, sampling
 
 if TYPE_CHECKING:
     from specclient.bench import Workload
 
 
 @click.command()
-@addressed
+@connected
 @sampling
 @loads
 @common("latency")
 def latency(
     *,
-    url: str,
-    model: str,
+    server: Server,
     fields: dict[str, Any],
     load: LoadOptions,
     workload: Workload,
@@ -50,8 +49,7 @@ def latency(
 
     with usage():
         settings = Settings(
-            url=url,
-            model=model,
+            **server_fields(server),
             loads=load.points(workload, default="1"),
             **load.length(),
             warmup_request_count=warmup_request_count,

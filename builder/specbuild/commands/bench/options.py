@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from specbuild.commands.options import as_json, verbose
+from specbuild.commands.remote import Server
 from specbuild.commands.workload_options import workload_options
 from specbuild.errors import ConfigError
 
@@ -194,6 +195,11 @@ def concurrencies(text: str) -> tuple[Load, ...]:
     if not all(value == int(value) for value in values):
         raise ConfigError(f"--concurrency {text} is not whole", remedy="Write whole numbers of users.")
     return tuple(Concurrency(int(value)) for value in values)
+
+
+def server_fields(server: Server) -> dict[str, Any]:
+    """Where the server is, as fields of Settings."""
+    return {field.name: getattr(server, field.name) for field in dataclasses.fields(server)}
 
 
 @contextlib.contextmanager

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specbuild.commands.bench import saving
-from specbuild.commands.bench.options import LoadOptions, common, loads, usage
-from specbuild.commands.remote import addressed, sampling
+from specbuild.commands.bench.options import LoadOptions, common, loads, server_fields, usage
+from specbuild.commands.remote import Server, connected, sampling
 from specbuild.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@addressed
+@connected
 @sampling
 @loads
 @click.option(
@@ -36,8 +36,7 @@ if TYPE_CHECKING:
 @common("throughput")
 def throughput(
     *,
-    url: str,
-    model: str,
+    server: Server,
     fields: dict[str, Any],
     load: LoadOptions,
     find_rate: str | None,
@@ -67,8 +66,7 @@ def throughput(
     rates = None if find_rate is None else _rates(find_rate, load, goodput)
     with usage():
         settings = Settings(
-            url=url,
-            model=model,
+            **server_fields(server),
             loads=(
                 load.points(workload, default="1,2,4,8")
                 if rates is None

@@ -13,30 +13,39 @@ import itertools
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 from urllib.parse import unquote
 
 import grpc
 from tritonclient.grpc import service_pb2
 
-from specclient import channel, inspection, stream
+from specclient import grpc_methods, stream
 from specclient.aio import AsyncSpecClient
 from specclient.bench import server_side
 from specclient.bench.sample import Sample
 from specclient.bench.server_side import Statistics
 from specclient.bench.targets.target import Server
 from specclient.bench.wire import dial, http2, unary
+from specclient.bench.workload import Prompt
 from specclient.channel import Tls
+from specclient.chat import ChatTemplate
 from specclient.completion import Chunk
+from specclient.connection import Connection, text
+from specclient.contract import Contract
 from specclient.errors import (
     ConnectError,
     FirstTokenTimeout,
     IdleTimeout,
     IncompleteStream,
+    InvalidRequest,
     SpecClientError,
     TotalTimeout,
 )
+from specclient.exchange import checked_prompt
 from specclient.parameters import GenerationParameters
+from specclient.reply import Decoder, Outgoing
 from specclient.retry import Retry
 from specclient.status import translate
 from specclient.timeouts import Timeout
@@ -44,7 +53,7 @@ from specclient.timeouts import Timeout
 SWEEP_S = 0.1
 """How often deadlines are looked at: late by this much, but without a timer for each response."""
 CACHED_REQUESTS = 4096
-STATISTICS = inspection.SERVICE + "ModelStatistics"
+STATISTICS = grpc_methods.SERVICE + "ModelStatistics"
 _GRPC_CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 _PREFIX = 5
 """Bytes before a gRPC message: a compression flag and the length."""
@@ -65,28 +74,44 @@ class TritonTarget:
         timeout: Timeout,
         tls: Tls | None = None,
         headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+        chat_template: ChatTemplate | Path | str | None = None,
     ) -> None:
-        self.url = channel.endpoint(url)
+        """Raises InvalidRequest for what cannot work."""
+        connection = Connection.checked(
+            url, timeout=timeout, tls=tls, headers=headers, token=token, keepalive=None
+        )
+        if connection.address.protocol != "grpc":
+            raise InvalidRequest(
+                f"{url} is no gRPC address", remedy="Name the server's gRPC port: the load is sent over gRPC."
+            )
+        self._address = connection.address
+        self.url = connection.address.text
         self.model = model
         self.server = Server()
         self._timeout = timeout
-        self._tls = tls
+        self._tls = connection.tls
+        self._headers = connection.headers
+        self._template = (
+            ChatTemplate.load(chat_template) if isinstance(chat_template, Path | str) else chat_template
+        )
+        self._contract = Contract()
         # Its connection is for questions beside the load: metadata and statistics.
         self._client = AsyncSpecClient(
-            url, model, timeout=timeout, retry=Retry(attempts=1), tls=tls, headers=headers
+            url, model, timeout=timeout, retry=Retry(attempts=1), tls=tls, headers=headers, token=token
         )
-        self._headers = channel.headers(headers or {})
         self._connection: http2.Connection | None = None
         self._idle: list[_Stream] = []
         self._busy: set[_Stream] = set()
         self._ids = itertools.count()
         self._run_id = uuid.uuid4().hex[:12]
-        self._encoded: dict[tuple[str, GenerationParameters], bytes] = {}
+        self._encoded: dict[tuple[Prompt, GenerationParameters], bytes] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
         about = await self._client.metadata()
         self.server = Server(about.server_name, about.server_version, about.model_platform)
+        self._contract = about.contract
         await self._connect()
         self._sweeper = asyncio.ensure_future(self._sweep())
 
@@ -113,11 +138,12 @@ class TritonTarget:
             self._attributed(sample.error, sample)
 
     def decode(self, sample: Sample) -> tuple[Chunk, ...]:
-        decoder = stream.Decoder()
+        repeated = self._contract.speculates_in_one_piece(sample.parameters)
+        decoder = Decoder(self._contract, drop_prefix=self._text(sample.prompt) if repeated else "")
         chunks = []
         for received_ns, raw in sample.receipts:
-            response = service_pb2.ModelStreamInferResponse.FromString(raw)
-            chunk = decoder.chunk(response.infer_response, received_ns)
+            message = service_pb2.ModelStreamInferResponse.FromString(raw)
+            chunk = decoder.chunk(stream.reply(message), received_ns)
             if chunk is not None:
                 chunks.append(chunk)
         return tuple(chunks)
@@ -146,7 +172,7 @@ class TritonTarget:
 
     async def _connect(self) -> http2.Connection:
         self._idle.clear()
-        self._connection = await dial.connect(self.url, self._tls, timeout=self._timeout.connect)
+        self._connection = await dial.connect(self._address, self._tls, timeout=self._timeout.connect)
         return self._connection
 
     async def _new_stream(self) -> _Stream:
@@ -171,11 +197,12 @@ class TritonTarget:
 
     def _message(self, sample: Sample) -> bytes:
         """The request as a gRPC message, its id last: what is encoded before serves every repetition."""
-        key = (sample.prompt.text, sample.parameters)
+        key = (sample.prompt, sample.parameters)
         encoded = self._encoded.get(key)
         if encoded is None:
-            request = stream.encode(sample.prompt.text, sample.parameters, model=self.model, request_id="")
-            encoded = request.SerializeToString()
+            tensors = self._contract.tensors(checked_prompt(self._text(sample.prompt)), sample.parameters)
+            outgoing = Outgoing(self.model, "", tensors, decoupled=self._contract.decoupled)
+            encoded = stream.encode(outgoing).SerializeToString()
             if len(self._encoded) < CACHED_REQUESTS:
                 self._encoded[key] = encoded
         assert sample.request_id is not None
@@ -183,6 +210,13 @@ class TritonTarget:
         number = sample.request_id.encode()
         encoded += b"\x1a" + bytes((len(number),)) + number
         return b"\0" + len(encoded).to_bytes(4, "big") + encoded
+
+    def _text(self, prompt: Prompt) -> str:
+        """What Triton takes: messages, or with a template any prompt, through the chat template."""
+        if not prompt.messages and self._template is None:
+            return prompt.text
+        messages = [asdict(message) for message in prompt.messages]
+        return text(messages or [{"role": "user", "content": prompt.text}], self._template)
 
     async def _sweep(self) -> None:
         while True:
@@ -300,7 +334,7 @@ class _Stream:
             self.fail(translate("", response.error_message))
             return
         sample.receipts.append((received_ns, raw))
-        if response.infer_response.parameters["triton_final_response"].bool_param:
+        if stream.is_final(response.infer_response):
             sample.ended_ns = received_ns
             self._finish()
 

@@ -5,29 +5,28 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import tempfile
-from pathlib import Path
 
+from specclient import channel
+from specclient.address import Address
 from specclient.bench.wire.http2 import Connection
 from specclient.channel import Tls
 from specclient.errors import ConnectError, ConnectTimeout
 
 
-async def connect(endpoint: str, tls: Tls | None, *, timeout: float | None) -> Connection:
-    """A connection to ``endpoint`` (host:port or unix:path). Raises ConnectError and ConnectTimeout."""
+async def connect(address: Address, tls: Tls | None, *, timeout: float | None) -> Connection:
+    """A connection to a gRPC endpoint. Raises ConnectError, ConnectTimeout and InvalidRequest."""
     loop = asyncio.get_running_loop()
     context = None if tls is None else _context(tls)
     try:
-        if endpoint.startswith("unix:"):
+        if address.host:
+            opening = loop.create_connection(Connection, address.host, address.port, ssl=context)
+        else:
             opening = loop.create_unix_connection(
                 Connection,
-                endpoint.removeprefix("unix:"),
+                address.text.removeprefix("unix:"),
                 ssl=context,
-                server_hostname="localhost" if context else None,
+                server_hostname="localhost" if context is not None else None,
             )
-        else:
-            host, port = endpoint.rsplit(":", 1)
-            opening = loop.create_connection(Connection, host.strip("[]"), int(port), ssl=context)
         _, connection = await asyncio.wait_for(opening, timeout)
     except asyncio.TimeoutError:
         raise ConnectTimeout(f"no connection within {timeout} s") from None
@@ -37,14 +36,6 @@ async def connect(endpoint: str, tls: Tls | None, *, timeout: float | None) -> C
 
 
 def _context(tls: Tls) -> ssl.SSLContext:
-    roots, key, chain = tls.read()
-    context = ssl.create_default_context(cadata=None if roots is None else roots.decode())
+    context = channel.context(tls)
     context.set_alpn_protocols(["h2"])
-    if key is not None and chain is not None:
-        # OpenSSL takes a certificate from files only.
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "client.pem"
-            path.touch(mode=0o600)
-            path.write_bytes(key + b"\n" + chain)
-            context.load_cert_chain(path)
     return context
