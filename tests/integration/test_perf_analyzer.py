@@ -114,7 +114,7 @@ def test_what_it_refuses_is_told_with_its_own_words(
     [
         (["--concurrency", "1", "--request-rate", "1"], 2, "closed loop"),
         (["--concurrency", "9", "--request-count", "2"], 2, "too few"),
-        (["--chat"], 2, "conversations"),
+        (["--chat"], 1, "chat template"),
         (["-m", "no-such"], 1, "no-such"),
     ],
 )

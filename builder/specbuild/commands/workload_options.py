@@ -85,7 +85,9 @@ def workload_options(command: Command) -> Command:
         type=click.IntRange(min=1),
         help="Distinct prompts to make with --isl; the first ones of any other source.",
     )
-    @click.option("--chat", is_flag=True, help="Send texts through the model's chat template.")
+    @click.option(
+        "--chat", is_flag=True, help="Send texts as a user's message; to Triton it takes --chat-template."
+    )
     @click.option(
         "--random-seed",
         type=click.IntRange(0, 2**32 - 1),

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specbuild.commands.bench import saving
-from specbuild.commands.bench.options import common, concurrencies, usage
-from specbuild.commands.remote import addressed, sampling
+from specbuild.commands.bench.options import common, concurrencies, server_fields, usage
+from specbuild.commands.remote import Server, connected, sampling
 from specbuild.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @click.command("perf-analyzer")
-@addressed
+@connected
 @sampling
 @click.option(
     "--concurrency",
@@ -53,8 +53,7 @@ if TYPE_CHECKING:
 @common("perf-analyzer")
 def perf_analyzer(
     *,
-    url: str,
-    model: str,
+    server: Server,
     fields: dict[str, Any],
     concurrency: str | None,
     request_rate: str | None,
@@ -89,8 +88,7 @@ def perf_analyzer(
     with usage():
         points = _points(concurrency, request_rate, arrival)
         settings = Settings(
-            url=url,
-            model=model,
+            **server_fields(server),
             loads=points,
             request_count=request_count,
             warmup_request_count=warmup_request_count,

@@ -5,25 +5,41 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from specclient import stream
 from specclient.bench.load import Concurrency, Load, Rate
 from specclient.bench.settings import Settings
 from specclient.bench.workload import Prompt
+from specclient.contract import Tensors
 from specclient.errors import InvalidRequest
 from specclient.parameters import GenerationParameters
 
 START_S = 60.0
 """For its start, on a busy machine."""
 
-LISTS = ("stop_words", "bad_words")
+LISTS = ("stop_words", "bad_words", "embedding_bias_words", "embedding_bias_weights")
 """Tensors whose length differs from request to request: their shape must be said."""
 
 
-def argv(program: Path, settings: Settings, load: Load, *, inputs: Path, export: Path) -> list[str]:
-    """The command for one load point, which ``check`` lets pass."""
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request of the input file."""
+
+    prompt: Prompt
+    parameters: GenerationParameters
+    tensors: Tensors
+
+    @property
+    def text(self) -> str:
+        """The prompt as it is sent; the export repeats it."""
+        (text,) = self.tensors["text_input"]
+        return str(text.decode())
+
+
+def argv(program: Path, settings: Settings, url: str, load: Load, *, inputs: Path, export: Path) -> list[str]:
+    """The command for one load point, which ``check`` lets pass; ``url`` is HOST:PORT."""
     # Not --warmup-request-count: 2.60 never ends then at a request rate. The first ones are left out instead.
     count = requests(settings, load)
     if isinstance(load, Concurrency):
@@ -35,7 +51,7 @@ def argv(program: Path, settings: Settings, load: Load, *, inputs: Path, export:
     return [
         str(program),
         *("-m", settings.model),
-        *("-u", settings.url),
+        *("-u", url),
         *("-i", "grpc", "--streaming", "--async"),
         *("--input-data", str(inputs)),
         *loads,
@@ -60,14 +76,14 @@ def deadline_s(settings: Settings, load: Load) -> float | None:
     return START_S + total + (count / load.value if isinstance(load, Rate) else 0.0)
 
 
-def input_data(asked: Sequence[tuple[Prompt, GenerationParameters]]) -> dict[str, Any]:
+def input_data(asked: Sequence[Asked]) -> dict[str, Any]:
     """The input file: an entry for each request, with the tensors that our own client would send."""
-    return {"data": [_entry(prompt, parameters) for prompt, parameters in asked]}
+    return {"data": [_entry(one.tensors) for one in asked]}
 
 
-def _entry(prompt: Prompt, parameters: GenerationParameters) -> dict[str, Any]:
+def _entry(tensors: Tensors) -> dict[str, Any]:
     entry: dict[str, Any] = {}
-    for name, values in stream.tensors(prompt.text, parameters).items():
+    for name, values in tensors.items():
         content = [value.decode() if isinstance(value, bytes) else value for value in values]
         entry[name] = {"content": content, "shape": [len(content)]} if name in LISTS else content
     return entry
@@ -84,14 +100,9 @@ def _require_possible(settings: Settings, load: Load, count: int) -> None:
     least = load.value if isinstance(load, Concurrency | Rate) else 0
     for wrong, message, remedy in (
         (
-            settings.tls is not None or settings.headers,
-            "perf_analyzer is run without TLS and headers here",
+            settings.tls is not None or settings.headers or settings.token is not None,
+            "perf_analyzer is run without TLS, token and headers here",
             "Measure such a server with `bench latency` or `bench throughput`.",
-        ),
-        (
-            any(prompt.messages for prompt in settings.workload.prompts),
-            "perf_analyzer sends text, not conversations",
-            "Leave --chat out, or give prompts as text.",
         ),
         (
             settings.workload.replayed,

@@ -18,6 +18,7 @@ from specclient.bench.perf_analyzer.errors import PerfAnalyzerError
 from specclient.bench.run import Run
 from specclient.bench.server_side import difference
 from specclient.bench.settings import Settings
+from specclient.bench.targets import TritonTarget
 from specclient.errors import SpecClientError
 
 ARM = "perf_analyzer"
@@ -74,7 +75,7 @@ async def _measure(outcome: Outcome, program: Path, folder: Path, on_point: OnPo
                 on_point(load)
             run = Run(ARM, load, target, arm.num_draft_tokens)
             before = await target.statistics()
-            await _point(run, settings, program, folder / str(number))
+            await _point(run, target, settings, program, folder / str(number))
             after = await target.statistics()
             if before is not None and after is not None:
                 run.statistics.append(difference(before, after))
@@ -84,21 +85,21 @@ async def _measure(outcome: Outcome, program: Path, folder: Path, on_point: OnPo
         await target.close()
 
 
-async def _point(run: Run, settings: Settings, program: Path, stem: Path) -> None:
+async def _point(run: Run, target: TritonTarget, settings: Settings, program: Path, stem: Path) -> None:
     """One load point; ``stem`` names its files."""
     inputs, exported = stem.with_suffix(".inputs.json"), stem.with_suffix(".export.json")
-    argv = command.argv(program, settings, run.load, inputs=inputs, export=exported)
+    argv = command.argv(program, settings, target.url, run.load, inputs=inputs, export=exported)
     drawn = settings.workload.draw(command.requests(settings, run.load), seed=settings.seed)
-    requests = [
-        (prompt, settings.request(prompt, position, run.num_draft_tokens))
-        for position, prompt in enumerate(drawn)
-    ]
-    inputs.write_text(json.dumps(command.input_data(requests)), encoding="utf-8")
+    asked = []
+    for position, prompt in enumerate(drawn):
+        parameters = settings.request(prompt, position, run.num_draft_tokens)
+        asked.append(command.Asked(prompt, parameters, target.tensors(prompt, parameters)))
+    inputs.write_text(json.dumps(command.input_data(asked)), encoding="utf-8")
     stem.with_suffix(".command.sh").write_text(shlex.join(argv) + "\n", encoding="utf-8")
     exported.unlink(missing_ok=True)  # perf_analyzer refuses one that exists
     output = await _execute(argv, command.deadline_s(settings, run.load))
     stem.with_suffix(".log").write_text(output, encoding="utf-8")
-    run.samples = export.samples(exported, requests)
+    run.samples = export.samples(exported, asked, target.decoder)
     for sample in run.samples[: settings.warmup_request_count]:
         sample.warmup = True
     if run.samples:

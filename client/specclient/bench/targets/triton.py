@@ -33,7 +33,7 @@ from specclient.channel import Tls
 from specclient.chat import ChatTemplate
 from specclient.completion import Chunk
 from specclient.connection import Connection, text
-from specclient.contract import Contract
+from specclient.contract import Contract, Tensors
 from specclient.errors import (
     ConnectError,
     FirstTokenTimeout,
@@ -138,8 +138,7 @@ class TritonTarget:
             self._attributed(sample.error, sample)
 
     def decode(self, sample: Sample) -> tuple[Chunk, ...]:
-        repeated = self._contract.speculates_in_one_piece(sample.parameters)
-        decoder = Decoder(self._contract, drop_prefix=self._text(sample.prompt) if repeated else "")
+        decoder = self.decoder(sample.prompt, sample.parameters)
         chunks = []
         for received_ns, raw in sample.receipts:
             message = service_pb2.ModelStreamInferResponse.FromString(raw)
@@ -147,6 +146,15 @@ class TritonTarget:
             if chunk is not None:
                 chunks.append(chunk)
         return tuple(chunks)
+
+    def tensors(self, prompt: Prompt, parameters: GenerationParameters) -> Tensors:
+        """What a request holds, by the model's own contract. Raises InvalidRequest."""
+        return self._contract.tensors(checked_prompt(self._text(prompt)), parameters)
+
+    def decoder(self, prompt: Prompt, parameters: GenerationParameters) -> Decoder:
+        """What makes chunks of the answer's replies."""
+        repeated = self._contract.speculates_in_one_piece(parameters)
+        return Decoder(self._contract, drop_prefix=self._text(prompt) if repeated else "")
 
     async def statistics(self) -> Statistics | None:
         if self._connection is None:
@@ -200,7 +208,7 @@ class TritonTarget:
         key = (sample.prompt, sample.parameters)
         encoded = self._encoded.get(key)
         if encoded is None:
-            tensors = self._contract.tensors(checked_prompt(self._text(sample.prompt)), sample.parameters)
+            tensors = self.tensors(sample.prompt, sample.parameters)
             outgoing = Outgoing(self.model, "", tensors, decoupled=self._contract.decoupled)
             encoded = stream.encode(outgoing).SerializeToString()
             if len(self._encoded) < CACHED_REQUESTS:

@@ -14,17 +14,33 @@ from specclient import GenerationParameters, InvalidRequest
 from specclient.bench import Settings, perf_analyzer
 from specclient.bench.load import Concurrency, Rate, Replay
 from specclient.bench.perf_analyzer import command, export
-from specclient.bench.workload import Message, Prompt, Workload
+from specclient.bench.workload import Prompt, Workload
+from specclient.contract import Contract
+from specclient.reply import Decoder
 from specclient.timeouts import Timeout
 
 GREEDY = GenerationParameters(max_tokens=8, temperature=0.0)
-ASKED = [(Prompt("a", "code", "A?"), GREEDY), (Prompt("b", "code", "B?"), GREEDY)]
+
+
+def ask(name: str, text: str, parameters: GenerationParameters = GREEDY) -> command.Asked:
+    return command.Asked(
+        Prompt(name, "code", text), parameters, Contract().tensors(text.encode(), parameters)
+    )
+
+
+def decoder(_prompt: Prompt, _parameters: GenerationParameters) -> Decoder:
+    return Decoder()
+
+
+ASKED = [ask("a", "A?"), ask("b", "B?")]
 
 
 def options(load: Any, **changes: Any) -> list[str]:
     settings = Settings(url="host:8001", loads=(load,), request_count=10, **changes)
     command.check(settings)
-    return command.argv(Path("pa"), settings, load, inputs=Path("in.json"), export=Path("out.json"))
+    return command.argv(
+        Path("pa"), settings, settings.url, load, inputs=Path("in.json"), export=Path("out.json")
+    )
 
 
 def test_the_command_of_a_closed_and_of_an_open_loop() -> None:
@@ -47,11 +63,7 @@ def test_the_command_of_a_closed_and_of_an_open_loop() -> None:
         (Concurrency(20), {}, "too few"),
         (Rate(20.0), {}, "too few"),
         (Concurrency(1), {"headers": {"authorization": "Bearer x"}}, "headers"),
-        (
-            Concurrency(1),
-            {"workload": Workload("c", "x", (Prompt("a", "t", "b", messages=(Message("user", "b"),)),))},
-            "conversations",
-        ),
+        (Concurrency(1), {"token": "x"}, "token"),
     ],
 )
 def test_what_it_cannot_do_is_refused_before_anything_starts(
@@ -79,7 +91,7 @@ def test_the_input_file_has_the_tensors_that_the_client_sends() -> None:
     parameters = GenerationParameters(
         max_tokens=5, temperature=0.7, seed=3, stop=("x", "yy"), num_draft_tokens=2
     )
-    (entry,) = command.input_data([(Prompt("a", "code", "Grüße"), parameters)])["data"]
+    (entry,) = command.input_data([ask("a", "Grüße", parameters)])["data"]
     assert entry["text_input"] == ["Grüße"] and entry["max_tokens"] == [5]
     assert entry["stop_words"] == {"content": ["x", "yy"], "shape": [2]}
     assert entry["num_draft_tokens"] == [2] and entry["stream"] == [True]
@@ -120,7 +132,7 @@ def test_an_export_becomes_samples_in_the_order_of_sending(tmp_path: Path) -> No
     )
     first = record("A?", 1_000, [3_000, 4_000], [response([1], 1, 0), {}])
     again = record("A?", 8_000, [8_500], [response([1], 1, 0, finish_reason="length")])
-    found = export.samples(write(tmp_path / "e.json", second, first, again), ASKED)
+    found = export.samples(write(tmp_path / "e.json", second, first, again), ASKED, decoder)
     assert [(s.prompt.id, s.position, s.sent_ns, s.ended_ns) for s in found] == [
         ("a", 0, 1_000, 4_000),
         ("b", 1, 5_000, 9_000),
@@ -135,9 +147,9 @@ def test_an_export_becomes_samples_in_the_order_of_sending(tmp_path: Path) -> No
 
 
 def test_equal_texts_get_their_positions_in_turn(tmp_path: Path) -> None:
-    twice = [ASKED[0], (Prompt("c", "code", "A?"), GREEDY)]
+    twice = [ASKED[0], ask("c", "A?")]
     records = [record("A?", sent, [sent + 1], [response([1], 1, 0)]) for sent in (1, 2, 3)]
-    assert [s.prompt.id for s in export.samples(write(tmp_path / "e.json", *records), twice)] == [
+    assert [s.prompt.id for s in export.samples(write(tmp_path / "e.json", *records), twice, decoder)] == [
         "a",
         "c",
         "a",
@@ -158,6 +170,6 @@ def test_what_is_no_export_is_refused(tmp_path: Path, content: str) -> None:
     file = tmp_path / "e.json"
     file.write_text(content)
     with pytest.raises(perf_analyzer.PerfAnalyzerError, match="no export"):
-        export.samples(file, ASKED)
+        export.samples(file, ASKED, decoder)
     with pytest.raises(perf_analyzer.PerfAnalyzerError, match="wrote no export"):
-        export.samples(tmp_path / "none.json", ASKED)
+        export.samples(tmp_path / "none.json", ASKED, decoder)
