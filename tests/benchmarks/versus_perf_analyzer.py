@@ -14,8 +14,6 @@ from __future__ import annotations
 import argparse
 import csv
 import json
-import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -23,12 +21,14 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from specbuild import config, resources, server
+from specbuild import server
 from specclient import GenerationParameters
 from specclient.bench import Concurrency, Prompt, Settings, Workload, document, measure
 from specclient.contract import Contract
 
-MODEL = Path(__file__).parent / "noop_model" / "ensemble"
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from support import noop
+
 PROMPT = Prompt("noop", "code", "def main():\n")
 PARAMETERS = GenerationParameters(max_tokens=1, temperature=0.0)
 CONCURRENCIES = (1, 4, 16)
@@ -49,7 +49,7 @@ def main() -> int:
     """Alternate, print and judge."""
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
-        settings = _deployment(Path(folder))
+        settings = noop.deployment(Path(folder))
         with server.running(settings) as running:
             print("concurrency   requests/s       share   p50 ms          p95 ms")
             missed = [_compare(options, running.grpc, Path(folder), c) for c in CONCURRENCIES]
@@ -136,20 +136,6 @@ def _harness(seconds: float, url: str, concurrency: int) -> Measured:
     assert rate is not None
     assert latency is not None
     return Measured(rate, latency["p50"], latency["p95"])
-
-
-def _deployment(folder: Path) -> config.Config:
-    """A configuration whose repository holds the model that does nothing."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(3)]
-    ports = [s.getsockname()[1] for s in sockets]
-    for s in sockets:
-        s.close()
-    made = config.load(resources.folder("configs") / "demo.yaml").model_dump(mode="json")
-    made["output"] = str(folder)
-    made["serving"].update(zip(("http_port", "grpc_port", "metrics_port"), ports, strict=True))
-    settings = config.validate(made, source="noop")
-    shutil.copytree(MODEL, settings.repository_dir / "ensemble")
-    return settings
 
 
 def _options() -> argparse.Namespace:
