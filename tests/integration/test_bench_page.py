@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import struct
 from pathlib import Path
@@ -28,6 +29,15 @@ CLIPPED = """
         return inner.left < box.left - 1 || inner.right > box.right + 1
             || inner.top < box.top - 1 || inner.bottom > box.bottom + 1;
     }).map(text => svg.closest('section').id + ': ' + text.textContent);
+})
+"""
+OVERLAPPING = """
+[...document.querySelectorAll('#speedup svg, #acceptance svg')].flatMap(svg => {
+    const boxes = [...svg.querySelectorAll('text')].map(
+        text => [text.textContent, text.getBoundingClientRect()]);
+    return boxes.flatMap(([name, a], i) => boxes.slice(i + 1).filter(([, b]) =>
+        a.left < b.right && b.left < a.right && a.top + 2 < b.bottom - 2 && b.top + 2 < a.bottom - 2
+    ).map(([other]) => name + ' on ' + other));
 })
 """
 SMALLEST = """
@@ -129,3 +139,18 @@ async def test_names_of_any_length_stay_inside(tmp_path: Path) -> None:
     async with browser.page(tmp_path / "profile") as page:
         await page.open(file, width=320)
         assert await page.value(OVERFLOWING) == [] and await page.value(CLIPPED) == []
+
+
+async def test_a_long_sweep_stays_readable(tmp_path: Path) -> None:
+    report = json.loads(EXAMPLE.read_text())
+    pair, comparison = report["runs"][:2], report["comparisons"][0]
+    report["runs"], report["comparisons"] = [], []
+    for users in range(1, 41):
+        load = {"kind": "concurrency", "value": float(users), "arrival": None}
+        report["runs"] += [copy.deepcopy(run) | {"load": load} for run in pair]
+        report["comparisons"].append(copy.deepcopy(comparison) | {"load": load})
+    file = tmp_path / "sweep.html"
+    file.write_text(report_page.html(report), encoding="utf-8")
+    async with browser.page(tmp_path / "profile") as page:
+        await page.open(file, width=360)
+        assert await page.value(OVERLAPPING) == [] and await page.value(CLIPPED) == []

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
 from specclient.bench.document import Comparison, Distribution, Document, Load, Run
 from specclient.bench.page import numbers
 from specclient.bench.page.numbers import load_axis, load_cell, load_head, load_name, number, percent
-from specclient.bench.page.svg import Axis, Point, Series, categories, line_chart, linear
+from specclient.bench.page.svg import MOST_TEXTS, Axis, Point, Series, categories, line_chart, linear
 from specclient.bench.page.table import Table
 
 PERCENTILES = (1, 5, 10, 25, 50, 75, 90, 95, 99)
@@ -45,13 +45,14 @@ def latency_by_throughput(document: Document) -> Chart | None:
     ]
     if not shown:
         return None
+    labels = _labels({run["load"]["value"] for run in shown})
     series = [
         Series(
             arm,
             style,
             tuple(
                 Point(
-                    run["figures"]["tokens_per_second"] or 0, _p50_s(run), label=f"{run['load']['value']:g}"
+                    run["figures"]["tokens_per_second"] or 0, _p50_s(run), label=labels[run["load"]["value"]]
                 )
                 for run in sorted(_of(arm, shown), key=lambda run: run["load"]["value"])
             ),
@@ -103,7 +104,7 @@ def speedup_by_load(document: Document) -> Chart | None:
                     float(loads.index(c["load"])),
                     c["tpot"]["p50"] or 0,
                     _pair(c["tpot"]["ci95"]),
-                    f"{c['tpot']['p50']:.2f}×",
+                    f"{c['tpot']['p50']:.2f}×" if len(loads) <= MOST_TEXTS else "",
                 )
                 for c in shown
                 if c["candidate"] == name
@@ -118,7 +119,7 @@ def speedup_by_load(document: Document) -> Chart | None:
         "same prompt, and its 95 % interval. Above the line at 1 the candidate is faster; an interval that "
         "includes 1 leaves it open."
     )
-    x = categories(load_axis(loads), [f"{load['value']:g}" for load in loads])
+    x = categories(load_axis(loads), [f"{load['value']:.4g}" for load in loads])
     y = linear("speed-up (×)", [1.0, *(1.15 * top for top in tops)])  # room for the texts
     svg = line_chart("speedup", title, note, series, x=x, y=y, reference=1.0)
     return Chart("speedup", title, note, svg, _speedup_table(title, shown))
@@ -163,10 +164,10 @@ def acceptance_by_position(document: Document) -> Chart | None:
         return None
     styles = arms(document)
     last = max(position for entries in rates.values() for position, _, _ in entries)
-    x = Axis("draft position", 0.5, last + 0.5, tuple((float(i), str(i)) for i in range(1, last + 1)))
+    x = categories("draft position", [str(position) for position in range(1, last + 1)])
     y = Axis("accepted (%)", 0, 100, tuple((float(v), str(v)) for v in range(0, 101, 25)))
     series = [
-        Series(arm, styles[arm], tuple(Point(float(p), 100 * a / d) for p, d, a in entries))
+        Series(arm, styles[arm], tuple(Point(p - 1.0, 100 * a / d) for p, d, a in entries))
         for arm, entries in rates.items()
     ]
     title = "Acceptance by position"
@@ -261,6 +262,12 @@ def _loads(loads: Iterable[Load]) -> list[Load]:
         if load not in found:
             found.append(load)
     return sorted(found, key=lambda load: (load["kind"], load["arrival"] or "", load["value"]))
+
+
+def _labels(loads: Collection[float]) -> dict[float, str]:
+    """What is written beside the points: each load, or of too many the first and the last."""
+    written = loads if len(loads) <= MOST_TEXTS else (min(loads), max(loads))
+    return {load: f"{load:.4g}" if load in written else "" for load in loads}
 
 
 def _of(arm: str, runs: Sequence[Run]) -> list[Run]:

@@ -34,8 +34,8 @@ def interval(value: list[float] | None, digits: int = 2) -> str:
 def load_name(load: Load) -> str:
     """A load point in words."""
     if load["kind"] == "concurrency":
-        return f"concurrency {load['value']:g}"
-    return f"{load['value']:g} requests/s" + (f" ({load['arrival']})" if load["arrival"] else "")
+        return f"concurrency {load['value']:.4g}"
+    return f"{load['value']:.4g} requests/s" + (f" ({load['arrival']})" if load["arrival"] else "")
 
 
 def load_head(loads: Iterable[Load]) -> str:
@@ -49,7 +49,7 @@ def load_head(loads: Iterable[Load]) -> str:
 
 def load_cell(load: Load, head: str) -> str:
     """A load point below ``head``."""
-    return load_name(load) if head == "load" else f"{load['value']:g}"
+    return load_name(load) if head == "load" else f"{load['value']:.4g}"
 
 
 def load_axis(loads: Iterable[Load]) -> str:

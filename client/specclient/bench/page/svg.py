@@ -20,6 +20,8 @@ LETTER = 6.9
 """Width of an average letter of the legend."""
 LONGEST_NAME = 40
 """Letters; wide ones still fit."""
+MOST_TEXTS = 9
+"""Beside each other in a chart."""
 LEAST = 1e-6
 """Of the top of an axis; below, all values are as good as 0."""
 STYLES = 6
@@ -70,8 +72,9 @@ def linear(label: str, values: Sequence[float]) -> Axis:
 
 
 def categories(label: str, names: Sequence[str]) -> Axis:
-    """An axis with one place for each of ``names``, at 0, 1, 2, ..."""
-    return Axis(label, -0.5, len(names) - 0.5, tuple((float(i), name) for i, name in enumerate(names)))
+    """An axis with one place for each of ``names``, at 0, 1, 2, ...; as many are written as have room."""
+    ticks = [(float(i), name) for i, name in enumerate(names)]
+    return Axis(label, -0.5, len(names) - 0.5, tuple(ticks[:: math.ceil(len(ticks) / MOST_TEXTS)]))
 
 
 def line_chart(
