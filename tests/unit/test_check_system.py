@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).parents[1] / "check_system.py"
 def check(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = {**os.environ, "PATH": str(path)}
     return subprocess.run(
-        [sys.executable, str(SCRIPT), *options], env=environment, capture_output=True, text=True
+        [sys.executable, str(SCRIPT), *options], env=environment, capture_output=True, text=True, check=False
     )
 
 
