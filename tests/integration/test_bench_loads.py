@@ -265,6 +265,8 @@ def test_an_interrupted_run_leaves_a_report_marked_incomplete(
         ["throughput", "--find-rate", "1:8", "--goodput", "ttft:1", "--concurrency", "2"],
         ["compare", "--concurrency", "4:1"],
         ["compare", "--num-draft-tokens", "0"],
+        ["latency", "-u", "http://127.0.0.1:8000"],
+        ["latency", "-u", "no address"],
     ],
 )
 def test_contradictory_options_are_wrong_usage(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -173,16 +173,21 @@ def _warnings(outcome: Outcome, runs: Sequence[RunDocument]) -> list[str]:
     few = [run["requests"]["succeeded"] for run in answered if run["requests"]["succeeded"] < 100]
     if few:
         found.append(f"p99 of {min(few)} requests is close to the maximum: read it as such.")
-    for run in runs:
-        place = f"{run['arm']} at {run['load']['kind']} {run['load']['value']:g}"
-        if run["client"]["bottleneck"]:
-            share = run["client"]["cpu_share"] or 0.0
-            found.append(
-                f"{place}: the client was busy ({share:.0%} of a core, or its event loop late): it may have "
-                "limited what was measured."
-            )
-        if run["window"]["stable"] is False:
-            found.append(f"{place}: the intervals did not agree; the last three are reported.")
+    busy = [run for run in runs if run["client"]["bottleneck"]]
+    if busy:
+        share = max(run["client"]["cpu_share"] or 0.0 for run in busy)
+        found.append(
+            f"In {len(busy)} of {len(runs)} runs the client was busy or its event loop late (up to "
+            f"{share:.0%} of a core): it may have limited what was measured. See client in the report."
+        )
+    unstable = [
+        f"{run['arm']} at {run['load']['value']:g}" for run in runs if run["window"]["stable"] is False
+    ]
+    if unstable:
+        found.append(f"The intervals did not agree, and the last three are reported: {', '.join(unstable)}.")
+    cut = [run for run in runs if run["window"]["rule"] == "time" and not run["requests"]["succeeded"]]
+    if cut:
+        found.append("No request ended in the window of a load point: raise --duration.")
     return found
 
 

@@ -30,7 +30,7 @@ NAME = 26
 def render(report: Document) -> RenderableType:
     """What a person wants to know first."""
     parts: list[RenderableType] = []
-    for runs in _by_load(report["runs"]):
+    for runs in _by_load(report["runs"]) if report["slo"] is None else ():
         if len(runs) == 2:
             parts += [_pair(runs), Text()]
         else:

@@ -198,7 +198,13 @@ def concurrencies(text: str) -> tuple[Load, ...]:
 
 
 def server_fields(server: Server) -> dict[str, Any]:
-    """Where the server is, as fields of Settings."""
+    """Where the server is, as fields of Settings. Raises InvalidRequest and ConfigError."""
+    from specclient.address import parse
+
+    if parse(server.url).protocol != "grpc":
+        raise ConfigError(
+            f"{server.url} is Triton's HTTP address", remedy="Name its gRPC port: the load is sent over gRPC."
+        )
     return {field.name: getattr(server, field.name) for field in dataclasses.fields(server)}
 
 
