@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -142,30 +143,59 @@ def test_a_missing_program_is_told_with_the_way_to_get_it(
     assert "make perf-analyzer" in capsys.readouterr().err
 
 
-def test_ctrl_c_stops_it_and_leaves_an_incomplete_report(triton: RunningServer, tmp_path: Path) -> None:
-    output = tmp_path / "cut.json"
+@contextlib.contextmanager
+def long_run(triton: RunningServer, output: Path) -> Iterator[tuple[subprocess.Popen[bytes], psutil.Process]]:
+    """The command in a process of its own, and its perf_analyzer, which would take minutes."""
     argv = [sys.executable, "-m", "specbuild", "bench", "perf-analyzer", "-u", triton.grpc]
     argv += ["--output", str(output), "--request-count", "5000", "--max-tokens", "64"]
     process = subprocess.Popen(
         argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True
     )
     try:
-        children: list[psutil.Process] = []
 
-        def measuring() -> bool:
+        def started() -> psutil.Process | None:
             assert process.poll() is None, process.stderr and process.stderr.read()
-            children[:] = psutil.Process(process.pid).children(recursive=True)
-            return bool(children)
+            children = psutil.Process(process.pid).children(recursive=True)
+            return next((child for child in children if "--request-count" in child.cmdline()), None)
 
-        waiting.until(measuring, "perf_analyzer to start", timeout_s=60)
-        os.kill(process.pid, signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-        assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+        yield process, waiting.until(started, "perf_analyzer to start", timeout_s=60)
     finally:
         process.kill()
         process.communicate()
+
+
+def gone(process: psutil.Process) -> bool:
+    return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+
+
+def test_ctrl_c_stops_it_and_leaves_an_incomplete_report(triton: RunningServer, tmp_path: Path) -> None:
+    output = tmp_path / "cut.json"
+    with long_run(triton, output) as (process, program):
+        os.kill(process.pid, signal.SIGINT)
+        assert process.wait(timeout=60) == 130 and gone(program)
     report = saved.read(output)
     assert not report["complete"] and report["failure"] == {
         "type": "KeyboardInterrupt",
         "message": "interrupted",
     }
+
+
+def test_a_server_that_dies_ends_it_although_perf_analyzer_would_wait(tmp_path: Path) -> None:
+    output = tmp_path / "died.json"
+    inputs = tmp_path / "died.perf_analyzer" / "1.inputs.json"
+    with (
+        server.running(deployment.write(tmp_path / "deployment")) as triton,
+        long_run(triton, output) as (process, program),
+    ):
+        waiting.until(inputs.exists, "its input")
+        port = triton.grpc.rpartition(":")[2]
+        (victim,) = (
+            child
+            for child in psutil.Process().children(recursive=True)
+            if child.name() == "tritonserver" and port in " ".join(child.cmdline())
+        )
+        victim.kill()
+        assert process.wait(timeout=60) == 1 and gone(program)
+    report = saved.read(output)
+    assert not report["complete"] and report["failure"] is not None
+    assert report["failure"]["type"] in {"ConnectError", "PerfAnalyzerError"}

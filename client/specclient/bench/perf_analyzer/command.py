@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,9 @@ from specclient.parameters import GenerationParameters
 
 START_S = 60.0
 """For its start, on a busy machine."""
+
+LONGEST_GAP = 30
+"""Between two Poisson arrivals, in mean gaps; a longer one has a probability of 1e-13."""
 
 LISTS = ("stop_words", "bad_words", "embedding_bias_words", "embedding_bias_weights")
 """Tensors whose length differs from request to request: their shape must be said."""
@@ -65,15 +67,12 @@ def requests(settings: Settings, load: Load) -> int:
     return settings.count(load) + settings.warmup_request_count
 
 
-def deadline_s(settings: Settings, load: Load) -> float | None:
-    """How long that may take if every request took its ``timeout.total``; None without one."""
+def patience_s(settings: Settings, load: Load) -> float | None:
+    """The longest time in which no request ends, if each keeps ``timeout.total``; None without one."""
     total = settings.timeout.total
     if total is None:
         return None
-    count = requests(settings, load)
-    if isinstance(load, Concurrency):
-        return START_S + total * math.ceil(count / load.value)
-    return START_S + total + (count / load.value if isinstance(load, Rate) else 0.0)
+    return START_S + total + (LONGEST_GAP / load.value if isinstance(load, Rate) else 0.0)
 
 
 def input_data(asked: Sequence[Asked]) -> dict[str, Any]:

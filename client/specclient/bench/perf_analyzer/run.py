@@ -7,9 +7,10 @@ import asyncio
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
 
 from specclient.bench.load import Load, Rate
 from specclient.bench.measure import Arm, Outcome, triton
@@ -31,6 +32,8 @@ OPEN_LOOP = (
     "latency of late requests is understated."
 )
 STOP_S = 10.0
+WATCH_S = 1.0
+"""Between two looks at the server: often enough for a person who waits, too seldom to be a load."""
 TAIL = 12
 """Lines of its output in an error."""
 
@@ -97,7 +100,7 @@ async def _point(run: Run, target: TritonTarget, settings: Settings, program: Pa
     inputs.write_text(json.dumps(command.input_data(asked)), encoding="utf-8")
     stem.with_suffix(".command.sh").write_text(shlex.join(argv) + "\n", encoding="utf-8")
     exported.unlink(missing_ok=True)  # perf_analyzer refuses one that exists
-    output = await _execute(argv, command.deadline_s(settings, run.load))
+    output = await _guarded(_execute(argv), target, command.patience_s(settings, run.load))
     stem.with_suffix(".log").write_text(output, encoding="utf-8")
     run.samples = export.samples(exported, asked, target.decoder)
     for sample in run.samples[: settings.warmup_request_count]:
@@ -106,8 +109,8 @@ async def _point(run: Run, target: TritonTarget, settings: Settings, program: Pa
         run.started_ns = run.samples[0].sent_ns
 
 
-async def _execute(argv: list[str], deadline_s: float | None) -> str:
-    """Run it and return its output. Raises PerfAnalyzerError when it fails or is not done in time."""
+async def _execute(argv: list[str]) -> str:
+    """Run it and return its output. Raises PerfAnalyzerError when it fails."""
     try:
         process = await asyncio.create_subprocess_exec(
             *argv,
@@ -121,12 +124,7 @@ async def _execute(argv: list[str], deadline_s: float | None) -> str:
             remedy="Install it, for example by `make perf-analyzer`.",
         ) from error
     try:
-        output, _ = await asyncio.wait_for(process.communicate(), deadline_s)
-    except asyncio.TimeoutError:
-        raise PerfAnalyzerError(
-            f"perf_analyzer was not done within {deadline_s:.0f} s",
-            remedy="Look into the server's log: it may have stopped answering.",
-        ) from None
+        output, _ = await process.communicate()
     finally:
         if process.returncode is None:
             process.terminate()
@@ -140,3 +138,35 @@ async def _execute(argv: list[str], deadline_s: float | None) -> str:
         tail = "\n".join(text.strip().splitlines()[-TAIL:])
         raise PerfAnalyzerError(f"perf_analyzer ended with {process.returncode}:\n{tail}")
     return text
+
+
+async def _guarded(work: Coroutine[Any, Any, str], target: TritonTarget, patience_s: float | None) -> str:
+    """``work``, until the server goes away or no request ends for ``patience_s``: it would wait for ever."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(_watch(target, patience_s))
+    try:
+        await asyncio.wait((working, watching), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            watching.result()  # raises
+        return await working
+    finally:
+        for task in (working, watching):
+            task.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
+
+
+async def _watch(target: TritonTarget, patience_s: float | None) -> NoReturn:
+    """Ask the server for its counts until it does not answer, or they stand still for too long."""
+    seen, since = None, time.monotonic()
+    while True:
+        await asyncio.sleep(WATCH_S)
+        totals = await target.statistics()
+        ended = seen
+        if totals is not None:
+            ended = sum(count.requests for (model, _), count in totals.items() if model == target.model)
+        if ended != seen:
+            seen, since = ended, time.monotonic()
+        elif seen is not None and patience_s is not None and time.monotonic() - since > patience_s:
+            raise PerfAnalyzerError(
+                f"no request has ended for {patience_s:.0f} s",
+                remedy="Look into the server's log: one of its models may have died.",
+            )

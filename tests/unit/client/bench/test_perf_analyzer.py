@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shlex
 from pathlib import Path
@@ -13,7 +14,8 @@ import pytest
 from specclient import GenerationParameters, InvalidRequest
 from specclient.bench import Settings, perf_analyzer
 from specclient.bench.load import Concurrency, Rate, Replay
-from specclient.bench.perf_analyzer import command, export
+from specclient.bench.perf_analyzer import command, export, run
+from specclient.bench.server_side import ModelTotals
 from specclient.bench.workload import Prompt, Workload
 from specclient.contract import Contract
 from specclient.reply import Decoder
@@ -75,16 +77,35 @@ def test_what_it_cannot_do_is_refused_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
-def test_the_deadline_grows_with_the_work_and_ends_with_the_timeout() -> None:
-    def deadline(load: Any, total: float | None) -> float | None:
-        return command.deadline_s(
-            Settings(loads=(load,), request_count=8, timeout=Timeout(total=total)), load
-        )
+def test_the_patience_is_the_timeout_and_the_longest_gap_between_arrivals() -> None:
+    def patience(load: Any, total: float | None) -> float | None:
+        return command.patience_s(Settings(loads=(load,), timeout=Timeout(total=total)), load)
 
-    assert deadline(Concurrency(1), 10.0) == 60 + 100
-    assert deadline(Concurrency(4), 10.0) == 60 + 30
-    assert deadline(Rate(2.0), 10.0) == 60 + 10 + 5
-    assert deadline(Concurrency(1), None) is None
+    assert patience(Concurrency(4), 10.0) == 60 + 10
+    assert patience(Rate(2.0), 10.0) == 60 + 10 + 15
+    assert patience(Concurrency(1), None) is None
+
+
+@pytest.mark.parametrize("totals", [{("m", "1"): ModelTotals(requests=3)}, None])
+async def test_standing_still_ends_it(monkeypatch: pytest.MonkeyPatch, totals: Any) -> None:
+    class Target:
+        """Answers once, and then always with ``totals``."""
+
+        model = "m"
+        answers = iter([{("m", "1"): ModelTotals(requests=3)}])
+
+        async def statistics(self) -> Any:
+            return next(self.answers, totals)
+
+    async def work() -> str:
+        await asyncio.sleep(60)
+        return ""
+
+    monkeypatch.setattr(run, "WATCH_S", 0.01)
+    working = asyncio.ensure_future(work())
+    with pytest.raises(perf_analyzer.PerfAnalyzerError, match="no request has ended"):
+        await run._guarded(working, Target(), 0.05)  # type: ignore[arg-type]
+    assert working.cancelled()
 
 
 def test_the_input_file_has_the_tensors_that_the_client_sends() -> None:
