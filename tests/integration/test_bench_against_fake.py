@@ -195,6 +195,22 @@ def interrupted(argv: list[str], when: Callable[[], bool], number: int) -> tuple
         return process.returncode, out, err
 
 
+def test_generate_speaks_http_and_chat_with_a_token(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": "[{{ messages[0].content }}]"})
+    )
+    (tmp_path / "token").write_text("t0k\n")
+    server.token = "t0k"
+    argv = ["generate", "hi", "-u", server.http_url, "--max-tokens", "3", "--chat-template", str(tmp_path)]
+    assert run(*argv) == 1 and "bearer token" in capsys.readouterr().err
+    assert run(*argv, "--token-file", str(tmp_path / "token"), "--min-tokens", "2") == 0
+    assert (server.requests[0].prompt, server.requests[0].inputs["min_tokens"]) == ("[hi]", 2)
+    assert run(*argv, "--tls-private-key", str(tmp_path / "token")) == 2
+    assert "mutual TLS is half given" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupting_generate_cancels_the_request_and_exits_130(server: FakeServer, number: int) -> None:
     server.respond = lambda _request: iter([Say("a ", (1,), after=0.02)] * 2000)

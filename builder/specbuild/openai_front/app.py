@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import json
@@ -95,7 +96,9 @@ class _Front:
                 400, f"{body.model} has no chat template; use /v1/completions", code="no_chat_template"
             )
         prompt = template.render(body.plain_messages(), **body.chat_template_kwargs)
-        limit = body.limit or self._deployment.room_after(prompt)
+        limit = body.limit
+        if limit is None:  # counting the tokens of a long prompt takes a while, in which others are served
+            limit = await asyncio.to_thread(self._deployment.room_after, prompt)
         generations = [self._generation(body, prompt, 0, copy, limit) for copy in range(body.n or 1)]
         return await self._answer(request, body, generations, ChatShape())
 
@@ -135,13 +138,15 @@ class _Front:
             "system_fingerprint": None,
         }
         token_text = self._deployment.token_text if body.wants_log_probs else None
+        if token_text is not None:
+            token_text(0)  # refuses before anything is generated
         if not body.stream:
             choices = await while_connected(request.receive, _gathered(generations))
             documents = [shape.whole(choice, token_text) for choice in choices]
             return JSONResponse({**frame, "choices": documents, "usage": usage(generations)})
         pieces = together(generations)
         # The status is sent with the first piece: until there is one, an error still has its own.
-        first = await while_connected(request.receive, anext(pieces))
+        first = await while_connected(request.receive, anext(pieces, None))
         stream = Stream(frame, shape, token_text, generations, body.wants_usage)
         return EventStream(stream.documents(first, pieces))
 
