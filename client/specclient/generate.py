@@ -233,7 +233,10 @@ def _text(text: str) -> bytes:
 
 def closed_early() -> ConnectError:
     """A connection that the server ended without an answer."""
-    return ConnectError("the server closed the connection")
+    return ConnectError(
+        "the server closed the connection",
+        remedy="It may have been stopped; or it wants TLS (write https://), or this is not its HTTP port.",
+    )
 
 
 def broken(error: OSError | None) -> ConnectError:

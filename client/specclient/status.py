@@ -50,6 +50,13 @@ RULES: tuple[Rule, ...] = (
         ConnectError,
         "Check the host's name; there is no such address.",
     ),
+    Rule(
+        "UNAVAILABLE",
+        r"failed to connect.*Socket closed",
+        ConnectError,
+        "Whatever listens there closes the connection: it may want TLS (pass tls=Tls(...)), "
+        "or the port is not the server's gRPC port (8001 unless configured).",
+    ),
     Rule("DEADLINE_EXCEEDED", r"", TotalTimeout),
     # Texts of Triton 2.51 to 2.70 (server/src/grpc, core/src).
     Rule(None, r"Exceeds maximum queue size|maximum queue size", QueueFull),

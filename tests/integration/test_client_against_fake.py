@@ -389,8 +389,10 @@ def test_a_plain_client_at_a_tls_server_and_the_reverse_are_connect_errors(
 ) -> None:
     plain, secure = generate.url(server), generate.url(tls_server)
     for url, tls in ((secure.replace("https", "http"), None), (plain.replace("http", "https"), sc.Tls())):
-        with pytest.raises(sc.ConnectError):
+        with pytest.raises(sc.ConnectError) as caught:
             generate(url, tls=tls, retry=ONCE)
+        assert "TLS" in caught.value.remedy
+        assert tls is None or isinstance(caught.value, sc.TlsError)
 
 
 @pytest.mark.parametrize("tls_server", ["mutual"], indirect=True)
