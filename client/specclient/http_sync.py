@@ -210,6 +210,8 @@ class HttpCall:
             connection.abort()  # the read that is going on ends, and its reader releases
 
     def _started(self, deadline: float | None) -> Answer:
+        if self._cancelled:
+            raise ConnectError("the request was cancelled")
         if self._answer is None:
             self._connection = self._transport.take()
             self._reused = self._connection is not None
