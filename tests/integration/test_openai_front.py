@@ -277,11 +277,22 @@ def test_other_models_paths_and_bodies_have_openais_errors(client: openai.OpenAI
     assert caught.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="tiny", input="x")
-    connection = http.client.HTTPConnection(front.split("/")[2], timeout=10)
-    connection.request("POST", "/v1/completions", b"{", {"content-type": "application/json"})
-    reply = connection.getresponse()
-    assert reply.status == 400 and "JSON" in json.loads(reply.read())["error"]["message"]
-    connection.close()
+    for body, status, message in (
+        (b"{", 400, "JSON"),
+        (b"[" * 100_000, 400, "JSON"),
+        (b"[]", 400, "dict"),
+        (b'{"model": "tiny", "prompt": "\\ud800"}', 400, "surrogate"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "surrogate"),
+        (b'{"model": "tiny", "prompt": "x", "temperature": NaN}', 400, "temperature"),
+        (b" " * (17 << 20), 413, "bytes"),
+    ):
+        connection = http.client.HTTPConnection(front.split("/")[2], timeout=10)
+        place = "chat/completions" if b"messages" in body else "completions"
+        connection.request("POST", f"/v1/{place}", body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        said = json.loads(reply.read())["error"]["message"]
+        assert reply.status == status and message in said, said
+        connection.close()
 
 
 @pytest.mark.parametrize(
