@@ -7,6 +7,7 @@ for; errors from a model come with their code (measured on 2.51). A rule with co
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -124,7 +125,8 @@ def translate_connecting(error: OSError) -> SpecClientError:
         return TlsError(f"cannot connect: {error}")
     if isinstance(error, TimeoutError):
         return ConnectTimeout("cannot connect: no answer in time")
-    return ConnectError(f"cannot connect: {error.strerror or error}")
+    # asyncio words it its own way.
+    return ConnectError(f"cannot connect: {os.strerror(error.errno) if error.errno else error}")
 
 
 _WORDING = (
