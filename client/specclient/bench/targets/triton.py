@@ -100,7 +100,9 @@ class TritonTarget:
         self._client = AsyncSpecClient(
             url, model, timeout=timeout, retry=Retry(attempts=1), tls=tls, headers=headers, token=token
         )
-        self._connection: http2.Connection | None = None
+        self._connections: list[http2.Connection] = []
+        """The last one is in use; those before it were given up by the server."""
+        self._connecting = asyncio.Lock()
         self._idle: list[_Stream] = []
         self._busy: set[_Stream] = set()
         self._ids = itertools.count()
@@ -124,6 +126,7 @@ class TritonTarget:
         except SpecClientError as error:
             sample.sent_ns = sample.ended_ns = time.perf_counter_ns()
             sample.error = self._attributed(error, sample)
+            await asyncio.sleep(0)  # others must have their turn even when all requests are wrong
             return
         self._busy.add(exchange)
         try:
@@ -150,10 +153,10 @@ class TritonTarget:
         return tuple(chunks)
 
     async def statistics(self) -> Statistics | None:
-        if self._connection is None:
+        if not self._connections:
             return None
         raw = await unary.call(
-            self._connection, self._header_block(STATISTICS), b"", timeout=self._timeout.first_token
+            self._connections[-1], self._header_block(STATISTICS), b"", timeout=self._timeout.first_token
         )
         return (
             None
@@ -164,23 +167,25 @@ class TritonTarget:
     async def close(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._connection is not None:
-            self._connection.close()
-            await self._connection.closed()
+        for connection in self._connections:
+            connection.close()
+            await connection.closed()
         await self._client.close()
 
     # --- streams ---
 
     async def _connect(self) -> http2.Connection:
-        self._idle.clear()
-        self._connection = await dial.connect(self._address, self._tls, timeout=self._timeout.connect)
-        return self._connection
+        """The connection in use; a new one where the server has given up the last."""
+        async with self._connecting:
+            if not self._connections or self._connections[-1].lost is not None:
+                self._idle.clear()
+                self._connections.append(
+                    await dial.connect(self._address, self._tls, timeout=self._timeout.connect)
+                )
+            return self._connections[-1]
 
     async def _new_stream(self) -> _Stream:
-        connection = self._connection
-        if connection is None or connection.lost is not None:
-            connection = await self._connect()
-        return _Stream(connection, self._header_block(stream.METHOD))
+        return _Stream(await self._connect(), self._header_block(stream.METHOD))
 
     def _header_block(self, method: str) -> bytes:
         return http2.header_block(
