@@ -43,7 +43,7 @@ from specclient.errors import (
     SpecClientError,
     TotalTimeout,
 )
-from specclient.exchange import checked_prompt
+from specclient.exchange import CLOSE_GRACE_S, checked_prompt
 from specclient.parameters import GenerationParameters
 from specclient.reply import Decoder, Outgoing
 from specclient.retry import Retry
@@ -167,6 +167,11 @@ class TritonTarget:
     async def close(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
+        # Streams end in order: Triton 2.51 keeps a request whose stream is cancelled after its end.
+        for exchange in self._idle:
+            exchange.finish()
+        if self._idle:
+            await asyncio.wait([exchange.over for exchange in self._idle], timeout=CLOSE_GRACE_S)
         for connection in self._connections:
             connection.close()
             await connection.closed()
@@ -255,6 +260,8 @@ class _Stream:
         self._status: tuple[str, str] | None = None
         self.usable = True
         """Whether it takes another request."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the server has ended it."""
 
     def start(self, sample: Sample, message: bytes) -> asyncio.Future[None]:
         """Send; the future is done when the sample is."""
@@ -267,6 +274,11 @@ class _Stream:
         sample.sent_ns = time.perf_counter_ns()
         self._connection.send(self._number, message)
         return done
+
+    def finish(self) -> None:
+        """Say that no further request comes; the server then ends the stream."""
+        self.usable = False
+        self._connection.finish(self._number)
 
     def cancel(self) -> None:
         """Give the request and the stream up."""
@@ -320,6 +332,8 @@ class _Stream:
 
     def ended(self, reason: str | None) -> None:
         self.usable = False
+        if not self.over.done():
+            self.over.set_result(None)
         if self._sample is None:
             return
         started = bool(self._sample.receipts)
