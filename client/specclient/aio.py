@@ -15,7 +15,7 @@ from typing import Any
 from specclient import address, channel
 from specclient.chat import ChatTemplate
 from specclient.completion import Chunk, Completion
-from specclient.connection import Connection, Prompt, text
+from specclient.connection import Connection, Prompt, template, text
 from specclient.contract import Contract
 from specclient.errors import AccessDenied, ClientClosed, SpecClientError, subject
 from specclient.exchange import Exchange
@@ -57,7 +57,7 @@ class AsyncSpecClient:
         )
         self.endpoint = self._connection.address.text
         self.model = model
-        self.chat_template = chat_template
+        self.chat_template = template(chat_template)
         self._timeout = self._connection.timeout
         self._budget = RetryBudget(retry or Retry())
         with subject(self.endpoint):

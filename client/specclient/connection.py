@@ -57,14 +57,18 @@ class Connection:
         }
 
 
-def text(prompt: Prompt, template: ChatTemplate | Path | str | None) -> str:
-    """``prompt`` as text: messages through ``template``. Raises InvalidRequest."""
+def template(given: ChatTemplate | Path | str | None) -> ChatTemplate | None:
+    """The chat template that a client was given, read once. Raises InvalidRequest."""
+    return given if given is None or isinstance(given, ChatTemplate) else ChatTemplate.load(given)
+
+
+def text(prompt: Prompt, chat_template: ChatTemplate | None) -> str:
+    """``prompt`` as text: messages through the template. Raises InvalidRequest."""
     if isinstance(prompt, str):
         return prompt
-    if template is None:
+    if chat_template is None:
         raise InvalidRequest(
             "messages need the model's chat template",
             remedy="Pass chat_template= with the folder of the model's tokenizer, or send text.",
         )
-    loaded = template if isinstance(template, ChatTemplate) else ChatTemplate.load(template)
-    return loaded.render(prompt)
+    return chat_template.render(prompt)

@@ -91,7 +91,8 @@ class _Handler(BaseHTTPRequestHandler):
             return self._error(400, f"Request for unknown model: '{fake.model}' has no available versions")
         if self.path in documents:
             return self._document(200, documents[self.path]())
-        return self._error(404, f"Request for unknown model: '{self.path.split('/')[3:4]}' is not found")
+        asked = "/".join(self.path.split("/")[3:4])
+        return self._error(404, f"Request for unknown model: '{asked}' is not found")
 
     def do_POST(self) -> None:
         from specclient.testing import Received, is_scalar

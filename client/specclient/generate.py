@@ -19,10 +19,11 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any
+from urllib.parse import quote
 
 import h11
 
-from specclient.errors import ConnectError, FirstTokenTimeout, SpecClientError
+from specclient.errors import ConnectError, InvalidRequest, SpecClientError, TotalTimeout
 from specclient.reply import READ, Outgoing, Reply
 from specclient.status import translate, translate_http
 
@@ -44,7 +45,12 @@ class Need(Enum):
 def path(outgoing: Outgoing) -> str:
     """The endpoint of a request, under the server's root."""
     verb = "generate_stream" if outgoing.decoupled else "generate"
-    return f"/v2/models/{outgoing.model}/{verb}"
+    return f"{model_path(outgoing.model)}/{verb}"
+
+
+def model_path(model: str) -> str:
+    """Where a model is, under the server's root."""
+    return f"/v2/models/{quote(model, safe='')}"
 
 
 def body(outgoing: Outgoing) -> bytes:
@@ -71,7 +77,12 @@ class Wire:
         headers = [*self._headers, ("content-length", str(len(content)))]
         if content:
             headers.append(("content-type", "application/json"))
-        head = self._h11.send(h11.Request(method=method, target=target, headers=headers))
+        try:
+            head = self._h11.send(h11.Request(method=method, target=target, headers=headers))
+        except h11.LocalProtocolError as error:
+            raise InvalidRequest(
+                f"a header cannot be sent: {error}", remedy="Leave out the headers that HTTP itself sets."
+            ) from error
         return bytes(head or b"") + content + bytes(self._send_body(content))
 
     def _send_body(self, content: bytes) -> bytes:
@@ -222,7 +233,10 @@ def _text(text: str) -> bytes:
 
 def closed_early() -> ConnectError:
     """A connection that the server ended without an answer."""
-    return ConnectError("the server closed the connection")
+    return ConnectError(
+        "the server closed the connection",
+        remedy="It may have been stopped; or it wants TLS (write https://), or this is not its HTTP port.",
+    )
 
 
 def broken(error: OSError | None) -> ConnectError:
@@ -232,6 +246,6 @@ def broken(error: OSError | None) -> ConnectError:
     )
 
 
-def late(seconds: float | None) -> FirstTokenTimeout:
+def late(seconds: float | None) -> TotalTimeout:
     """A question about the server or its model that was not answered in time."""
-    return FirstTokenTimeout(f"no answer within {seconds} s")
+    return TotalTimeout(f"no answer within {seconds} s")

@@ -16,7 +16,7 @@ from specclient.grpc_methods import unary
 from specclient.inspection import Metadata
 from specclient.reply import Outgoing, Reply
 from specclient.status import translate
-from specclient.timeouts import Timeout
+from specclient.timeouts import Timeout, countdown
 from specclient.timer import Timer
 
 
@@ -57,8 +57,9 @@ class AsyncGrpcTransport:
 
     async def ready(self, model: str, seconds: float | None) -> bool:
         """Whether server and model are ready. Raises SpecClientError."""
-        server = await self._ask("ServerReady", seconds)
-        return bool(server.ready and (await self._ask("ModelReady", seconds, name=model)).ready)
+        left = countdown(seconds)
+        server = await self._ask("ServerReady", left())
+        return bool(server.ready and (await self._ask("ModelReady", left(), name=model)).ready)
 
     async def metadata(self, model: str, seconds: float | None) -> Metadata:
         """What server and model say about themselves. Raises SpecClientError."""

@@ -17,7 +17,7 @@ from specclient.grpc_methods import unary
 from specclient.inspection import Metadata
 from specclient.reply import Outgoing, Reply
 from specclient.status import translate
-from specclient.timeouts import Timeout
+from specclient.timeouts import Timeout, countdown
 from specclient.watchdog import Watchdog
 
 
@@ -65,16 +65,18 @@ class GrpcTransport:
 
     def ready(self, model: str, seconds: float | None) -> bool:
         """Whether server and model are ready. Raises SpecClientError."""
+        left = countdown(seconds)
         return bool(
-            self._ask("ServerReady", seconds).ready and self._ask("ModelReady", seconds, name=model).ready
+            self._ask("ServerReady", left()).ready and self._ask("ModelReady", left(), name=model).ready
         )
 
     def metadata(self, model: str, seconds: float | None) -> Metadata:
         """What server and model say about themselves. Raises SpecClientError."""
+        left = countdown(seconds)
         return inspection.of_messages(
-            self._ask("ServerMetadata", seconds),
-            self._ask("ModelMetadata", seconds, name=model),
-            self._ask("ModelConfig", seconds, name=model),
+            self._ask("ServerMetadata", left()),
+            self._ask("ModelMetadata", left(), name=model),
+            self._ask("ModelConfig", left(), name=model),
         )
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from specclient.generate import Answer, Need, Wire
 from specclient.inspection import Metadata
 from specclient.reply import Outgoing, Reply
 from specclient.status import translate_connecting
-from specclient.timeouts import Timeout
+from specclient.timeouts import Timeout, countdown
 from specclient.timer import Timer
 
 _CHUNK = 65536
@@ -55,16 +55,18 @@ class AsyncHttpTransport:
 
     async def ready(self, model: str, seconds: float | None) -> bool:
         """Whether server and model are ready. Raises SpecClientError when they are not."""
-        await self._get("/v2/health/ready", seconds)
-        await self._get(f"/v2/models/{model}/ready", seconds)
+        left = countdown(seconds)
+        await self._get("/v2/health/ready", left())
+        await self._get(f"{generate.model_path(model)}/ready", left())
         return True
 
     async def metadata(self, model: str, seconds: float | None) -> Metadata:
         """What server and model say about themselves. Raises SpecClientError."""
+        left = countdown(seconds)
         return inspection.of_documents(
-            await self._get("/v2", seconds),
-            await self._get(f"/v2/models/{model}", seconds),
-            await self._get(f"/v2/models/{model}/config", seconds),
+            await self._get("/v2", left()),
+            await self._get(generate.model_path(model), left()),
+            await self._get(f"{generate.model_path(model)}/config", left()),
         )
 
     async def close(self) -> None:
@@ -99,7 +101,8 @@ class AsyncHttpTransport:
         except (OSError, asyncio.TimeoutError) as error:  # another class than TimeoutError in Python 3.10
             reason = error if isinstance(error, OSError) else TimeoutError()
             raise translate_connecting(reason) from error
-        channel.keep_alive(writer.get_extra_info("socket"), self._keepalive)
+        if (plain := writer.get_extra_info("socket")) is not None:  # else it is closed already
+            channel.keep_alive(plain, self._keepalive)
         return _Connection(reader, writer, Wire(f"{host}:{port}", self._headers))
 
     def release(self, call: AsyncHttpCall, connection: _Connection | None) -> None:

@@ -19,7 +19,7 @@ from specclient.generate import Answer, Need, Wire
 from specclient.inspection import Metadata
 from specclient.reply import Outgoing, Reply
 from specclient.status import translate_connecting
-from specclient.timeouts import Timeout
+from specclient.timeouts import Timeout, countdown
 
 _CHUNK = 65536
 
@@ -58,16 +58,18 @@ class HttpTransport:
 
     def ready(self, model: str, seconds: float | None) -> bool:
         """Whether server and model are ready. Raises SpecClientError when they are not."""
-        self._get("/v2/health/ready", seconds)
-        self._get(f"/v2/models/{model}/ready", seconds)
+        left = countdown(seconds)
+        self._get("/v2/health/ready", left())
+        self._get(f"{generate.model_path(model)}/ready", left())
         return True
 
     def metadata(self, model: str, seconds: float | None) -> Metadata:
         """What server and model say about themselves. Raises SpecClientError."""
+        left = countdown(seconds)
         return inspection.of_documents(
-            self._get("/v2", seconds),
-            self._get(f"/v2/models/{model}", seconds),
-            self._get(f"/v2/models/{model}/config", seconds),
+            self._get("/v2", left()),
+            self._get(generate.model_path(model), left()),
+            self._get(f"{generate.model_path(model)}/config", left()),
         )
 
     def close(self) -> None:
@@ -208,6 +210,8 @@ class HttpCall:
             connection.abort()  # the read that is going on ends, and its reader releases
 
     def _started(self, deadline: float | None) -> Answer:
+        if self._cancelled:
+            raise ConnectError("the request was cancelled")
         if self._answer is None:
             self._connection = self._transport.take()
             self._reused = self._connection is not None

@@ -7,6 +7,7 @@ for; errors from a model come with their code (measured on 2.51). A rule with co
 
 from __future__ import annotations
 
+import os
 import re
 import socket
 import ssl
@@ -49,6 +50,13 @@ RULES: tuple[Rule, ...] = (
         r"resolv|lookup failed|DNS",
         ConnectError,
         "Check the host's name; there is no such address.",
+    ),
+    Rule(
+        "UNAVAILABLE",
+        r"failed to connect.*Socket closed",
+        ConnectError,
+        "Whatever listens there closes the connection: it may want TLS (pass tls=Tls(...)), "
+        "or the port is not the server's gRPC port (8001 unless configured).",
     ),
     Rule("DEADLINE_EXCEEDED", r"", TotalTimeout),
     # Texts of Triton 2.51 to 2.70 (server/src/grpc, core/src).
@@ -117,7 +125,8 @@ def translate_connecting(error: OSError) -> SpecClientError:
         return TlsError(f"cannot connect: {error}")
     if isinstance(error, TimeoutError):
         return ConnectTimeout("cannot connect: no answer in time")
-    return ConnectError(f"cannot connect: {error.strerror or error}")
+    # asyncio words it its own way.
+    return ConnectError(f"cannot connect: {os.strerror(error.errno) if error.errno else error}")
 
 
 _WORDING = (

@@ -42,8 +42,8 @@ def test_known_delays_are_reported_as_they_are(server: FakeServer, concurrency: 
     report = document(compare(settings(server, request_count=8, concurrency=concurrency)))
     assert report["complete"]
     baseline, speculative = report["baseline"], report["speculative"]
-    # Means over the requests of this run's medians: a loaded machine delays some, not most.
-    assert baseline["ttft_ms"]["p50"] == pytest.approx(FIRST * 1e3, rel=0.2)
+    # Medians: a loaded machine delays some requests, not most. The first chunk has no gap to catch up in.
+    assert FIRST * 1e3 <= baseline["ttft_ms"]["p50"] <= 3 * FIRST * 1e3
     assert baseline["tpot_ms"]["p50"] == pytest.approx(GAP * 1e3, rel=0.05)
     assert baseline["inter_chunk_ms"]["p50"] == pytest.approx(GAP * 1e3, rel=0.05)
     chunks = -(-31 // BURST)
@@ -179,6 +179,22 @@ def test_no_server_is_an_error_with_a_remedy(
     assert run(*argv, "-u", f"127.0.0.1:{endpoints.free_port()}") == 1
     err = capsys.readouterr().err
     assert "cannot connect" in err and "fix: " in err and "Traceback" not in err
+
+
+def test_generate_speaks_http_and_chat_with_a_token(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": "[{{ messages[0].content }}]"})
+    )
+    (tmp_path / "token").write_text("t0k\n")
+    server.token = "t0k"
+    argv = ["generate", "hi", "-u", server.http_url, "--max-tokens", "3", "--chat-template", str(tmp_path)]
+    assert run(*argv) == 1 and "bearer token" in capsys.readouterr().err
+    assert run(*argv, "--token-file", str(tmp_path / "token"), "--min-tokens", "2") == 0
+    assert (server.requests[0].prompt, server.requests[0].inputs["min_tokens"]) == ("[hi]", 2)
+    assert run(*argv, "--tls-private-key", str(tmp_path / "token")) == 2
+    assert "mutual TLS is half given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from specbuild import cli
-from specclient import GenerationParameters, IncompleteStream, RequestTimeout
+from specclient import GenerationParameters, IncompleteStream, InvalidRequest, RequestTimeout
 from specclient.bench import (
     Concurrency,
     Outcome,
@@ -273,3 +273,9 @@ def test_contradictory_options_are_wrong_usage(argv: list[str], capsys: pytest.C
     assert cli.run(["bench", *argv]) == 2
     err = capsys.readouterr().err
     assert "Traceback" not in err and "fix: " in err
+
+
+def test_a_run_in_which_every_request_is_wrong_ends_soon(server: FakeServer) -> None:
+    workload = Workload("long", "CC0-1.0", (Prompt("long", "code", "x" * (5 << 20)),))
+    outcome = run(server, workload=workload, request_count=None, duration_s=60.0)
+    assert isinstance(outcome.failure, InvalidRequest) and len(outcome.runs[0].samples) == 10

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import specclient as sc
+from specclient.contract import Contract
 from specclient.testing import EmptyFinal, Fail, FakeServer, Hang, Received, Say, Step, words
 from support import endpoints
 
@@ -193,6 +194,64 @@ def test_each_deadline_has_its_own_error_and_cancels_on_the_server(
     assert server.requests[0].cancelled.wait(5)
 
 
+def test_a_model_that_is_not_ready_is_its_own_error_and_tried_again(
+    server: FakeServer, generate: Generate
+) -> None:
+    server.ready = False
+    with pytest.raises(sc.ModelNotReady):
+        generate(server, retry=ONCE)
+    soon = threading.Timer(0.3, setattr, (server, "ready", True))
+    soon.start()
+    answer = generate(server, max_tokens=1, retry=sc.Retry(attempts=100, reserve=100))
+    soon.join()
+    assert answer.attempts > 1
+
+
+def test_a_bearer_token_opens_what_it_guards(generate: Generate) -> None:
+    with FakeServer(token="t0k3n") as server:
+        assert generate(server, token="t0k3n", max_tokens=1).text
+        for token in (None, "0ther"):
+            with pytest.raises(sc.AccessDenied) as caught:
+                generate(server, token=token)
+            assert "0ther" not in str(caught.value)
+
+
+def test_keep_alive_changes_nothing_that_is_seen(server: FakeServer, generate: Generate) -> None:
+    keepalive = sc.KeepAlive(interval=300, without_requests=True)
+    assert generate(server, keepalive=keepalive, max_tokens=2).output_tokens == 2
+
+
+def test_messages_are_sent_through_the_template(server: FakeServer, generate: Generate) -> None:
+    template = sc.ChatTemplate("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    generate(server, [{"role": "user", "content": "hi"}], chat_template=template, max_tokens=1)
+    assert server.requests[0].prompt == "[user]hi"
+    with pytest.raises(sc.InvalidRequest, match="chat template"):
+        generate(server, [{"role": "user", "content": "hi"}])
+
+
+def test_a_model_that_cannot_stream_answers_whole(generate: Generate) -> None:
+    plain = Contract(decoupled=False)
+    with FakeServer(saying(Say("all", (1, 2), final=True)), contract=plain) as server:
+        answer = generate(server)
+        assert (answer.text, len(answer.chunks)) == ("all", 1)
+        assert server.requests[0].inputs["stream"] is False
+        with pytest.raises(sc.ModelNotFound):
+            generate(server, model="other")
+        server.respond = saying(Fail("out of memory"))
+        with pytest.raises(sc.ServerFailure):
+            generate(server)
+
+
+def test_a_request_that_found_its_connection_closed_is_sent_on_a_new_one() -> None:
+    """A server that restarts between two requests is not the second one's fault, even without retries."""
+    first = FakeServer()
+    with sc.SpecClient(first.http_url, retry=ONCE) as client:
+        with first:
+            assert client.generate("hi", max_tokens=1).text
+        with FakeServer(http_port=int(first.http_url.rsplit(":", 1)[1])):
+            assert client.generate("hi", max_tokens=1).text
+
+
 def test_wrong_model_is_its_own_error(server: FakeServer, generate: Generate) -> None:
     with pytest.raises(sc.ModelNotFound, match="no-such"):
         generate(server, model="no-such")
@@ -320,8 +379,8 @@ def tls_server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
 def test_tls_connects_to_a_trusted_server_only(tls_server: FakeServer, generate: Generate) -> None:
     trusting = sc.Tls(root_certificates=endpoints.TLS / "ca.pem")
     assert generate(tls_server, tls=trusting, max_tokens=1).text
-    with pytest.raises(sc.ConnectError) as caught:
-        generate(tls_server, tls=sc.Tls(), retry=ONCE)
+    with pytest.raises(sc.TlsError) as caught:
+        generate(tls_server, tls=sc.Tls())
     assert "tls=" in caught.value.remedy
 
 
@@ -330,8 +389,10 @@ def test_a_plain_client_at_a_tls_server_and_the_reverse_are_connect_errors(
 ) -> None:
     plain, secure = generate.url(server), generate.url(tls_server)
     for url, tls in ((secure.replace("https", "http"), None), (plain.replace("http", "https"), sc.Tls())):
-        with pytest.raises(sc.ConnectError):
+        with pytest.raises(sc.ConnectError) as caught:
             generate(url, tls=tls, retry=ONCE)
+        assert "TLS" in caught.value.remedy
+        assert tls is None or isinstance(caught.value, sc.TlsError)
 
 
 @pytest.mark.parametrize("tls_server", ["mutual"], indirect=True)
@@ -521,8 +582,9 @@ async def test_two_hundred_streams_at_a_time_come_back_to_their_callers(
 def test_readiness_follows_the_server(server: FakeServer, protocol: str) -> None:
     with sc.SpecClient(at(server, protocol)) as client, sc.SpecClient(at(server, protocol), "other") as other:
         assert client.is_ready() and not other.is_ready()
+        assert client.is_live() and other.is_live()
         server.ready = False
-        assert not client.is_ready()
+        assert not client.is_ready() and client.is_live()
     with sc.SpecClient(f"127.0.0.1:{endpoints.free_port()}") as nobody:
         assert not nobody.is_ready()
         with pytest.raises(sc.ConnectError):

@@ -21,7 +21,7 @@ import psutil
 import pytest
 import yaml
 
-from specbuild import openai_front
+from specbuild import cli, openai_front
 from specbuild.openai_front import Deployment
 from specclient.testing import Fail, FakeServer, Hang, Received, Say, Step, words
 from support import deployment
@@ -277,11 +277,22 @@ def test_other_models_paths_and_bodies_have_openais_errors(client: openai.OpenAI
     assert caught.value.code == "model_not_found"
     with pytest.raises(openai.NotFoundError):
         client.embeddings.create(model="tiny", input="x")
-    connection = http.client.HTTPConnection(front.split("/")[2], timeout=10)
-    connection.request("POST", "/v1/completions", b"{", {"content-type": "application/json"})
-    reply = connection.getresponse()
-    assert reply.status == 400 and "JSON" in json.loads(reply.read())["error"]["message"]
-    connection.close()
+    for body, status, message in (
+        (b"{", 400, "JSON"),
+        (b"[" * 100_000, 400, "JSON"),
+        (b"[]", 400, "dict"),
+        (b'{"model": "tiny", "prompt": "\\ud800"}', 400, "surrogate"),
+        (b'{"model": "tiny", "messages": [{"role": "user", "content": "\\ud800"}]}', 400, "surrogate"),
+        (b'{"model": "tiny", "prompt": "x", "temperature": NaN}', 400, "temperature"),
+        (b" " * (17 << 20), 413, "bytes"),
+    ):
+        connection = http.client.HTTPConnection(front.split("/")[2], timeout=10)
+        place = "chat/completions" if b"messages" in body else "completions"
+        connection.request("POST", f"/v1/{place}", body, {"content-type": "application/json"})
+        reply = connection.getresponse()
+        said = json.loads(reply.read())["error"]["message"]
+        assert reply.status == status and message in said, said
+        connection.close()
 
 
 @pytest.mark.parametrize(
@@ -487,3 +498,24 @@ def test_a_second_interrupt_does_not_wait_for_a_stream(served: Path) -> None:
         serving.program.send_signal(signal.SIGINT)
         assert serving.program.wait(8) == 130
         stream.close()
+
+
+def test_a_server_without_a_tokenizer_says_what_it_needs_it_for(fake: FakeServer, tmp_path: Path) -> None:
+    """As with a checkpoint that is named by its hub id."""
+    (tmp_path / "chat_template.jinja").write_text(TEMPLATE)
+    place = Deployment("tiny", fake.url, 100, tmp_path)
+    with (
+        openai_front.bind("127.0.0.1", 0) as bound,
+        openai_front.running(place, bound) as running,
+        connect(running.url) as client,
+    ):
+        assert chat(client, max_tokens=1).choices
+        for fields in ({}, {"max_tokens": 1, "logprobs": True}):
+            with pytest.raises(openai.BadRequestError, match="max_tokens"):
+                chat(client, **fields)
+    assert len(fake.requests) == 1
+
+
+@pytest.mark.parametrize("arguments", [["--openai-host", "0.0.0.0"], ["--openai-port", "70000"]])
+def test_wrong_usage_of_serve_exits_2(served: Path, arguments: list[str]) -> None:
+    assert cli.run(["serve", "--config", str(served), *arguments]) == 2

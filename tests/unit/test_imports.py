@@ -15,7 +15,7 @@ CLIENT = ROOT / "client" / "specclient"
 
 # folder -> modules that nothing under it may import
 FORBIDDEN = {
-    CLIENT: {"specbuild", "torch", "transformers"},
+    CLIENT: {"specbuild", "torch", "transformers", "starlette", "uvicorn"},
     CLIENT / "protocol.py": {"specclient", "numpy", "tritonclient", "grpc"},
     BUILDER / "torch_runtime": {"tritonclient", "triton_python_backend_utils", "click", "specclient"},
     BUILDER / "planning": {"torch", "click", "specclient", "tritonclient"},

@@ -11,6 +11,7 @@ where a reader that has stopped reading must not hold the user up.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 from collections.abc import Callable, Coroutine
 from types import FrameType
@@ -26,7 +27,7 @@ class Interrupts:
 
     def __init__(self) -> None:
         self._writing = False
-        self._cancel: Callable[[], Any] | None = None
+        self._cancel: Callable[[], Any] = _nothing
         self._interrupted = False
 
     def echo(self, text: str) -> None:
@@ -62,5 +63,9 @@ class Interrupts:
         self._interrupted = True
         if self._writing:
             raise KeyboardInterrupt
-        if self._cancel is not None:
+        with contextlib.suppress(RuntimeError):  # the loop has closed: the work is done
             self._cancel()
+
+
+def _nothing() -> None:
+    """There is no work yet."""

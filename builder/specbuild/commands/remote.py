@@ -89,14 +89,7 @@ def connected(command: Command) -> Command:
         chat_template: Path | None,
         **kwargs: Any,
     ) -> Any:
-        from specclient import Tls
-
-        with server_errors():
-            files = (tls_root_certificates, tls_private_key, tls_certificate_chain)
-            tls = None
-            if any(files):
-                roots, key, chain = files
-                tls = Tls(root_certificates=roots, private_key=key, certificate_chain=chain)
+        tls = _tls(tls_root_certificates, tls_private_key, tls_certificate_chain)
         token = None if token_file is None else token_file.read_text(encoding="utf-8").strip()
         return command(*args, server=Server(url, model, tls, token, chat_template), **kwargs)
 
@@ -167,3 +160,17 @@ def _address(serving: config.Serving) -> str:
     """Where a client on this machine reaches the server; one that listens everywhere is on loopback too."""
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(serving.host, serving.host)  # noqa: S104
     return f"[{host}]:{serving.grpc_port}" if ":" in host else f"{host}:{serving.grpc_port}"
+
+
+def _tls(roots: Path | None, key: Path | None, chain: Path | None) -> Tls | None:
+    """What the options say; None when they say nothing."""
+    from specclient import InvalidRequest, Tls
+
+    if roots is None and key is None and chain is None:
+        return None
+    try:
+        return Tls(root_certificates=roots, private_key=key, certificate_chain=chain)
+    except InvalidRequest as error:
+        raise click.UsageError(
+            f"{error}. Give --tls-private-key and --tls-certificate-chain together."
+        ) from None

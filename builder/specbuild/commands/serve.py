@@ -24,6 +24,8 @@ from specbuild.progress import step
 
 API_KEY_VARIABLE = "SPECBUILD_OPENAI_API_KEY"  # the variable's name
 
+_LOOPBACK = "127.0.0.1"
+
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,7 @@ log = logging.getLogger(__name__)
 @click.option(
     "--openai-port", type=click.IntRange(0, 65535), help="Also serve OpenAI's API here; 0 takes a free port."
 )
-@click.option("--openai-host", default="127.0.0.1", show_default=True, help="Listen address of OpenAI's API.")
+@click.option("--openai-host", default=_LOOPBACK, show_default=True, help="Listen address of OpenAI's API.")
 @click.option(
     "--openai-api-key-file",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -64,6 +66,8 @@ def serve(
     if dry_run:
         click.echo(server.preview(settings, os.environ, gpu_count=len(gpus.detect())))
         return 0
+    if openai_port is None and (openai_api_key_file is not None or openai_host != _LOOPBACK):
+        raise click.UsageError("--openai-host and --openai-api-key-file need --openai-port")
     interrupts: list[int] = []
     with contextlib.ExitStack() as stack:
         # Checked before Triton takes its time to start.

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import hmac
 import json
@@ -13,6 +14,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.requests import Request as WebRequest
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
@@ -27,6 +29,7 @@ from specbuild.openai_front.stream import Stream
 from specclient import AsyncSpecClient, SpecClientError
 
 MAX_BODY_BYTES = 16 << 20
+HEALTH_TIMEOUT_S = 5.0
 _GONE = 499
 """nginx's status for a client that has closed its connection; nobody reads it."""
 
@@ -71,7 +74,7 @@ class _Front:
                 return _refused(refusal)
             except SpecClientError as error:
                 return _refused(from_server(error))
-            except ClientGoneError:
+            except (ClientGoneError, ClientDisconnect):
                 return Response(status_code=_GONE)
 
         return guard
@@ -95,7 +98,10 @@ class _Front:
                 400, f"{body.model} has no chat template; use /v1/completions", code="no_chat_template"
             )
         prompt = template.render(body.plain_messages(), **body.chat_template_kwargs)
-        limit = body.limit or self._deployment.room_after(prompt)
+        _require_unicode(prompt)
+        limit = body.limit
+        if limit is None:  # counting the tokens of a long prompt takes a while, in which others are served
+            limit = await asyncio.to_thread(self._deployment.room_after, prompt)
         generations = [self._generation(body, prompt, 0, copy, limit) for copy in range(body.n or 1)]
         return await self._answer(request, body, generations, ChatShape())
 
@@ -107,7 +113,11 @@ class _Front:
         return JSONResponse(self._model())
 
     async def health(self, _request: WebRequest) -> Response:
-        return Response(status_code=200 if await self._client.is_ready() else 503)
+        try:
+            ready = await asyncio.wait_for(self._client.is_ready(), HEALTH_TIMEOUT_S)
+        except asyncio.TimeoutError:  # another class than TimeoutError in Python 3.10
+            ready = False
+        return Response(status_code=200 if ready else 503)
 
     def _model(self) -> dict[str, Any]:
         return {
@@ -135,13 +145,15 @@ class _Front:
             "system_fingerprint": None,
         }
         token_text = self._deployment.token_text if body.wants_log_probs else None
+        if token_text is not None:
+            token_text(0)  # refuses before anything is generated
         if not body.stream:
             choices = await while_connected(request.receive, _gathered(generations))
             documents = [shape.whole(choice, token_text) for choice in choices]
             return JSONResponse({**frame, "choices": documents, "usage": usage(generations)})
         pieces = together(generations)
         # The status is sent with the first piece: until there is one, an error still has its own.
-        first = await while_connected(request.receive, anext(pieces))
+        first = await while_connected(request.receive, anext(pieces, None))
         stream = Stream(frame, shape, token_text, generations, body.wants_usage)
         return EventStream(stream.documents(first, pieces))
 
@@ -179,8 +191,16 @@ async def _document(request: WebRequest) -> Any:
             raise Refusal(413, f"the request has more than {MAX_BODY_BYTES:,} bytes")
     try:
         return json.loads(content)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise Refusal(400, "the body is not valid JSON") from None
+
+
+def _require_unicode(prompt: str) -> None:
+    """JSON can spell half of a surrogate pair, which no tokenizer takes."""
+    try:
+        prompt.encode("utf-8")
+    except UnicodeEncodeError:
+        raise Refusal(400, "the messages are not valid Unicode: a lone surrogate", param="messages") from None
 
 
 def _refused(refusal: Refusal) -> Response:

@@ -10,6 +10,7 @@ from typing import Any
 
 from specbuild.config import Config
 from specbuild.errors import RepositoryError
+from specbuild.openai_front.refusal import Refusal
 from specbuild.repository import modelconfig
 from specclient import ChatTemplate, InvalidRequest
 
@@ -55,7 +56,10 @@ class Deployment:
             return None
 
     def room_after(self, prompt: str) -> int:
-        """How many tokens fit after ``prompt``; at least 1, so that the server says what is too long."""
+        """How many tokens fit after ``prompt``; at least 1, so that the server says what is too long.
+
+        Raises Refusal without a tokenizer, as ``token_text`` does.
+        """
         count = len(self._tokenizer.encode(prompt, add_special_tokens=self.add_special_tokens).ids)
         return max(1, self.max_seq_len - count)
 
@@ -67,7 +71,12 @@ class Deployment:
     def _tokenizer(self) -> Any:
         from tokenizers import Tokenizer
 
-        tokenizer = Tokenizer.from_file(str(self.tokenizer_dir / "tokenizer.json"))
+        path = self.tokenizer_dir / "tokenizer.json"
+        if not path.is_file():
+            raise Refusal(
+                400, "this server has no tokenizer at hand: give max_tokens, and leave logprobs out"
+            )
+        tokenizer = Tokenizer.from_file(str(path))
         tokenizer.no_truncation()
         tokenizer.no_padding()
         return tokenizer

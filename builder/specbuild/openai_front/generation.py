@@ -46,9 +46,15 @@ class Generation:
                 last = chunk.finish_reason is not None
                 text = stop.feed(chunk.text, last=last)
                 reason = "stop" if stop.found else chunk.finish_reason
-                yield Piece(self.choice, text, chunk.token_ids, chunk.log_probs, reason)
+                log_probs = tuple(_finite(value) for value in chunk.log_probs)
+                yield Piece(self.choice, text, chunk.token_ids, log_probs, reason)
                 if stop.found:
                     return
+
+
+def _finite(log_prob: float) -> float:
+    """OpenAI's stand-in for what JSON cannot say."""
+    return log_prob if log_prob > -9999.0 else -9999.0
 
 
 async def together(generations: Sequence[Generation]) -> AsyncGenerator[Piece, None]:

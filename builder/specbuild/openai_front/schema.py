@@ -177,6 +177,12 @@ class ChatRequest(Request):
     logprobs: StrictBool = False
     chat_template_kwargs: dict[str, Any] = {}
 
+    @model_validator(mode="after")
+    def _variables_are_not_the_messages(self) -> ChatRequest:
+        if self.chat_template_kwargs.keys() & {"messages", "self"}:
+            raise ValueError("chat_template_kwargs: the messages are a field of their own")
+        return self
+
     @property
     def wants_log_probs(self) -> bool:
         return self.logprobs
@@ -184,7 +190,7 @@ class ChatRequest(Request):
     @property
     def limit(self) -> int | None:
         """The newer name wins."""
-        return self.max_completion_tokens or self.max_tokens
+        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
 
     def plain_messages(self) -> list[dict[str, Any]]:
         """The messages with their text as one string. Raises Refusal for what is no text."""

@@ -28,11 +28,11 @@ class Stream:
     """Choice -> how many characters its tokens had so far."""
 
     async def documents(
-        self, first: Piece, rest: AsyncGenerator[Piece, None]
+        self, first: Piece | None, rest: AsyncGenerator[Piece, None]
     ) -> AsyncGenerator[Mapping[str, Any], None]:
         """One document after another. An error has become one, since the status has been sent."""
         async with contextlib.aclosing(rest):
-            piece: Piece | None = first
+            piece = first
             while piece is not None:
                 for choice in self._choices(piece):
                     yield self._framed([choice])

@@ -25,8 +25,11 @@ from specclient.errors import (
 
 TOLERATED = (QueueFull, ServerFailure, InvalidRequest, RequestTimeout)
 """Errors of one request, counted beside the figures; any other ends the run."""
-TIMEOUTS_IN_A_ROW = 10
-"""With no answer between them the server is taken for dead."""
+OVERLOAD = (QueueFull, RequestTimeout)
+"""Errors that a load point may have throughout without ending the benchmark."""
+ERRORS_IN_A_ROW = 10
+"""So many timeouts with no answer between them: the server is taken for dead. So many errors of another
+kind before any answer: every request is wrong."""
 DRAWN = 1000
 """Prompts drawn when the number of requests is not known beforehand; then they come again."""
 
@@ -38,18 +41,21 @@ class Tolerance:
 
     def __init__(self) -> None:
         self._timeouts = 0
+        self._useless = 0
+        self._answered = False
 
     def check(self, sample: Sample) -> None:
         """Raise the sample's error unless the run goes on without it."""
         error = sample.error
         if error is None:
-            self._timeouts = 0
+            self._timeouts, self._answered = 0, True
             return
+        self._useless += not (self._answered or isinstance(error, OVERLOAD))
         if isinstance(error, RequestTimeout):
             self._timeouts += 1
-            if isinstance(error, ConnectTimeout) or self._timeouts >= TIMEOUTS_IN_A_ROW:
+            if isinstance(error, ConnectTimeout) or self._timeouts >= ERRORS_IN_A_ROW:
                 raise error
-        elif not isinstance(error, TOLERATED):
+        elif not isinstance(error, TOLERATED) or self._useless >= ERRORS_IN_A_ROW:
             raise error
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from specclient.bench.document import Kind
-from specclient.bench.drive import Driver
+from specclient.bench.drive import OVERLOAD, Driver
 from specclient.bench.load import Concurrency, Load, Rate
 from specclient.bench.run import Run
 from specclient.bench.sample import Sample
@@ -19,16 +19,13 @@ from specclient.bench.server_side import difference
 from specclient.bench.settings import Settings
 from specclient.bench.slo import RateSearch, good
 from specclient.bench.targets import Target, TritonTarget
-from specclient.errors import InvalidRequest, QueueFull, RequestTimeout, SpecClientError
+from specclient.errors import InvalidRequest, SpecClientError
 
 BASELINE = "baseline"
 SPECULATIVE = "speculative"
 
 PROMPTS_PER_USER = 2
 """In a block, when there are several users: fewer leave them waiting for the slowest one's end."""
-
-OVERLOAD = (QueueFull, RequestTimeout)
-"""Errors that a load point may have throughout without ending the benchmark."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,12 +105,9 @@ def measure(
     settings: Settings, kind: Literal["latency", "throughput"], on_progress: OnProgress | None = None
 ) -> Outcome:
     """One deployment over its load points; blocks until done."""
-    name = BASELINE if settings.parameters.num_draft_tokens == 0 else SPECULATIVE
-
-    def arms() -> tuple[Arm, ...]:
-        return (Arm(name, triton(settings), settings.parameters.num_draft_tokens),)
-
-    return _measured(Outcome(kind, settings), arms, lambda o: _sweep(o, on_progress))
+    return _measured(
+        Outcome(kind, settings), lambda: (_deployment(settings),), lambda o: _sweep(o, on_progress)
+    )
 
 
 def search(
@@ -121,8 +115,6 @@ def search(
     rates: RateSearch,
     *,
     share: float,
-    kind: Literal["throughput", "openai"] = "throughput",
-    arms: Callable[[], tuple[Arm, ...]] | None = None,
     on_progress: OnProgress | None = None,
 ) -> Outcome:
     """The highest rate at which ``share`` of the requests keep ``settings.goodput``; blocks until done.
@@ -131,13 +123,10 @@ def search(
     """
     if not settings.goodput or not isinstance(settings.loads[0], Rate):
         raise InvalidRequest("a search needs limits and a rate", remedy="Give --goodput, as ttft:200.")
-    name = BASELINE if settings.parameters.num_draft_tokens == 0 else SPECULATIVE
-
-    def one() -> tuple[Arm, ...]:
-        return (Arm(name, triton(settings), settings.parameters.num_draft_tokens),)
-
-    outcome = Outcome(kind, settings, search=rates, required_share=share)
-    return _measured(outcome, arms or one, lambda o: _search(o, rates, share, on_progress))
+    outcome = Outcome("throughput", settings, search=rates, required_share=share)
+    return _measured(
+        outcome, lambda: (_deployment(settings),), lambda o: _search(o, rates, share, on_progress)
+    )
 
 
 def servers(
@@ -151,6 +140,12 @@ def servers(
         await (_interleave if paired else _sweep)(outcome, on_progress)
 
     return _measured(outcome, arms, run)
+
+
+def _deployment(settings: Settings) -> Arm:
+    """The one arm of a deployment that is not compared."""
+    name = BASELINE if settings.parameters.num_draft_tokens == 0 else SPECULATIVE
+    return Arm(name, triton(settings), settings.parameters.num_draft_tokens)
 
 
 def triton(settings: Settings) -> TritonTarget:
@@ -206,14 +201,14 @@ async def _connected(
 async def _sweep(outcome: Outcome, on_progress: OnProgress | None) -> None:
     for load in outcome.settings.loads:
         for arm in outcome.arms:
-            await _point(outcome, outcome.settings, arm, load, on_progress)
+            await _point(outcome, arm, load, on_progress)
 
 
 async def _search(outcome: Outcome, rates: RateSearch, share: float, on_progress: OnProgress | None) -> None:
     (law,) = outcome.settings.loads
     assert isinstance(law, Rate)
     while (rate := rates.next()) is not None:
-        run = await _point(outcome, outcome.settings, outcome.arms[0], replace(law, value=rate), on_progress)
+        run = await _point(outcome, outcome.arms[0], replace(law, value=rate), on_progress)
         run.decode()
         measured = run.measured
         kept = sum(good(sample, outcome.settings.goodput) for sample in measured)
@@ -221,9 +216,8 @@ async def _search(outcome: Outcome, rates: RateSearch, share: float, on_progress
         rates.record(rate, reached, kept=reached is not None and reached >= share)
 
 
-async def _point(
-    outcome: Outcome, settings: Settings, arm: Arm, load: Load, on_progress: OnProgress | None
-) -> Run:
+async def _point(outcome: Outcome, arm: Arm, load: Load, on_progress: OnProgress | None) -> Run:
+    settings = outcome.settings
     run = Run(arm.name, load, arm.target, arm.num_draft_tokens)
     outcome.runs.append(run)
     counted = settings.duration_s is None and settings.stability is None

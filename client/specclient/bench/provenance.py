@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a report comes from: what is needed to repeat the measurement, and nothing secret."""
+"""Where a report comes from: what is needed to repeat the measurement.
+
+The command line is in it: no option takes a secret, only names of files and variables that hold one.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,6 @@ from pathlib import Path
 from specclient.bench.document import Git, Provenance, ServerFacts
 
 PACKAGES = ("specbuild", "grpcio", "protobuf", "tritonclient", "aiohttp", "numpy")
-SECRET_OPTIONS = ("--header", "--api-key")
 
 
 def provenance(created_at: float, duration_s: float, servers: Sequence[ServerFacts]) -> Provenance:
@@ -26,7 +28,7 @@ def provenance(created_at: float, duration_s: float, servers: Sequence[ServerFac
     return {
         "created_at": datetime.fromtimestamp(created_at, timezone.utc).isoformat(timespec="seconds"),
         "duration_s": duration_s,
-        "argv": shown(sys.argv),
+        "argv": list(sys.argv),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": _cpu(),
@@ -36,18 +38,6 @@ def provenance(created_at: float, duration_s: float, servers: Sequence[ServerFac
         "clock": f"{clock.implementation}, monotonic, resolution {clock.resolution:g} s",
         "servers": list(servers),
     }
-
-
-def shown(argv: Sequence[str]) -> list[str]:
-    """The command line without the values of options that hold secrets."""
-    kept: list[str] = []
-    for word in argv:
-        name, equals, _ = word.partition("=")
-        if kept and kept[-1] in SECRET_OPTIONS:
-            kept.append("***")
-        else:
-            kept.append(f"{name}=***" if equals and name in SECRET_OPTIONS else word)
-    return kept
 
 
 def _version(distribution: str) -> str | None:

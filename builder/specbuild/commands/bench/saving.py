@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import math
+import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,8 +20,11 @@ from specbuild.commands.remote import server_errors
 from specbuild.errors import ServerError
 
 if TYPE_CHECKING:
-    from specclient.bench import Outcome
+    from specclient.bench import Outcome, Progress
     from specclient.bench.measure import OnProgress
+
+PERIOD_S = 0.1
+"""Between two changes of the progress line."""
 
 
 def finish(outcome: Outcome, *, output: Path | None, artifact_dir: Path, as_json: bool) -> None:
@@ -44,19 +49,28 @@ def measured(title: str, work: Callable[[OnProgress], Outcome]) -> Outcome:
     outcomes: list[Outcome] = []
     try:
         with progress.step(title) as report:
-            outcomes.append(
-                work(
-                    lambda state: report(
-                        f"{state.load}: {state.phase} {state.done}"
-                        + (f"/{state.total}" if state.total else "")
-                    )
-                )
-            )
+            outcomes.append(work(_shown(report)))
             raise_failure(outcomes[0])
     except (ServerError, KeyboardInterrupt):
         if not outcomes:  # before anything was measured
             raise
     return outcomes[0]
+
+
+def _shown(report: progress.Report) -> OnProgress:
+    """Shows how far the run is, now and then only: it happens between two requests."""
+    shown_at = -math.inf
+
+    def on_progress(state: Progress) -> None:
+        nonlocal shown_at
+        now = time.monotonic()
+        if now - shown_at < PERIOD_S and state.done != state.total:
+            return
+        shown_at = now
+        of_all = f"/{state.total}" if state.total else ""
+        report(f"{state.load}: {state.phase} {state.done}{of_all}")
+
+    return on_progress
 
 
 def save(path: Path, report: Mapping[str, Any]) -> None:

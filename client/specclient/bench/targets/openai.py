@@ -195,8 +195,12 @@ def _sampling(parameters: GenerationParameters) -> dict[str, Any]:
     named = {
         "temperature": parameters.temperature,
         "top_p": parameters.top_p,
-        "top_k": parameters.top_k,  # not OpenAI's, but all three servers take it
+        "top_k": parameters.top_k,  # this and some others are not OpenAI's, but all three servers take them
         "seed": parameters.seed,
+        "min_tokens": parameters.min_tokens,
+        "repetition_penalty": parameters.repetition_penalty,
+        "presence_penalty": parameters.presence_penalty,
+        "frequency_penalty": parameters.frequency_penalty,
     }
     chosen = {name: value for name, value in named.items() if value is not None}
     # Greedy is this harness's default; OpenAI's is temperature 1.

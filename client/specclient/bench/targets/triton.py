@@ -43,7 +43,7 @@ from specclient.errors import (
     SpecClientError,
     TotalTimeout,
 )
-from specclient.exchange import checked_prompt
+from specclient.exchange import CLOSE_GRACE_S, checked_prompt
 from specclient.parameters import GenerationParameters
 from specclient.reply import Decoder, Outgoing
 from specclient.retry import Retry
@@ -100,12 +100,15 @@ class TritonTarget:
         self._client = AsyncSpecClient(
             url, model, timeout=timeout, retry=Retry(attempts=1), tls=tls, headers=headers, token=token
         )
-        self._connection: http2.Connection | None = None
+        self._connections: list[http2.Connection] = []
+        """The last one is in use; those before it were given up by the server."""
+        self._connecting = asyncio.Lock()
         self._idle: list[_Stream] = []
         self._busy: set[_Stream] = set()
         self._ids = itertools.count()
         self._run_id = uuid.uuid4().hex[:12]
-        self._encoded: dict[tuple[Prompt, GenerationParameters], bytes] = {}
+        self._encoded: dict[tuple[int, int], tuple[bytes, Prompt, GenerationParameters]] = {}
+        """Requests without their id; prompt and parameters are kept, so that their identities stay theirs."""
         self._sweeper: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -123,6 +126,7 @@ class TritonTarget:
         except SpecClientError as error:
             sample.sent_ns = sample.ended_ns = time.perf_counter_ns()
             sample.error = self._attributed(error, sample)
+            await asyncio.sleep(0)  # others must have their turn even when all requests are wrong
             return
         self._busy.add(exchange)
         try:
@@ -157,10 +161,10 @@ class TritonTarget:
         return Decoder(self._contract, drop_prefix=self._text(prompt) if repeated else "")
 
     async def statistics(self) -> Statistics | None:
-        if self._connection is None:
+        if not self._connections:
             return None
         raw = await unary.call(
-            self._connection, self._header_block(STATISTICS), b"", timeout=self._timeout.first_token
+            self._connections[-1], self._header_block(STATISTICS), b"", timeout=self._timeout.first_token
         )
         return (
             None
@@ -171,23 +175,30 @@ class TritonTarget:
     async def close(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
-        if self._connection is not None:
-            self._connection.close()
-            await self._connection.closed()
+        # Streams end in order: Triton 2.51 keeps a request whose stream is cancelled after its end.
+        for exchange in self._idle:
+            exchange.finish()
+        if self._idle:
+            await asyncio.wait([exchange.over for exchange in self._idle], timeout=CLOSE_GRACE_S)
+        for connection in self._connections:
+            connection.close()
+            await connection.closed()
         await self._client.close()
 
     # --- streams ---
 
     async def _connect(self) -> http2.Connection:
-        self._idle.clear()
-        self._connection = await dial.connect(self._address, self._tls, timeout=self._timeout.connect)
-        return self._connection
+        """The connection in use; a new one where the server has given up the last."""
+        async with self._connecting:
+            if not self._connections or self._connections[-1].lost is not None:
+                self._idle.clear()
+                self._connections.append(
+                    await dial.connect(self._address, self._tls, timeout=self._timeout.connect)
+                )
+            return self._connections[-1]
 
     async def _new_stream(self) -> _Stream:
-        connection = self._connection
-        if connection is None or connection.lost is not None:
-            connection = await self._connect()
-        return _Stream(connection, self._header_block(stream.METHOD))
+        return _Stream(await self._connect(), self._header_block(stream.METHOD))
 
     def _header_block(self, method: str) -> bytes:
         return http2.header_block(
@@ -205,14 +216,17 @@ class TritonTarget:
 
     def _message(self, sample: Sample) -> bytes:
         """The request as a gRPC message, its id last: what is encoded before serves every repetition."""
-        key = (sample.prompt, sample.parameters)
-        encoded = self._encoded.get(key)
-        if encoded is None:
+        # By identity: hashing twenty parameters takes longer than sending them.
+        key = (id(sample.prompt), id(sample.parameters))
+        found = self._encoded.get(key)
+        if found is not None:
+            encoded = found[0]
+        else:
             tensors = self.tensors(sample.prompt, sample.parameters)
             outgoing = Outgoing(self.model, "", tensors, decoupled=self._contract.decoupled)
             encoded = stream.encode(outgoing).SerializeToString()
             if len(self._encoded) < CACHED_REQUESTS:
-                self._encoded[key] = encoded
+                self._encoded[key] = (encoded, sample.prompt, sample.parameters)
         assert sample.request_id is not None
         # Protocol Buffers merge concatenated messages: this is ModelInferRequest.id, field 3.
         number = sample.request_id.encode()
@@ -254,6 +268,8 @@ class _Stream:
         self._status: tuple[str, str] | None = None
         self.usable = True
         """Whether it takes another request."""
+        self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when the server has ended it."""
 
     def start(self, sample: Sample, message: bytes) -> asyncio.Future[None]:
         """Send; the future is done when the sample is."""
@@ -266,6 +282,11 @@ class _Stream:
         sample.sent_ns = time.perf_counter_ns()
         self._connection.send(self._number, message)
         return done
+
+    def finish(self) -> None:
+        """Say that no further request comes; the server then ends the stream."""
+        self.usable = False
+        self._connection.finish(self._number)
 
     def cancel(self) -> None:
         """Give the request and the stream up."""
@@ -319,6 +340,8 @@ class _Stream:
 
     def ended(self, reason: str | None) -> None:
         self.usable = False
+        if not self.over.done():
+            self.over.set_result(None)
         if self._sample is None:
             return
         started = bool(self._sample.receipts)

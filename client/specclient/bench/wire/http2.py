@@ -97,8 +97,9 @@ class Connection(asyncio.Protocol):
         self._flush()
 
     def finish(self, number: int) -> None:
-        """Say that nothing more is sent on stream ``number``; all that was sent must have been small."""
-        self._write(frame(DATA, END_STREAM, number, b""))
+        """Say that nothing more is sent on stream ``number``; nothing may wait for its window."""
+        if number in self._streams:
+            self._write(frame(DATA, END_STREAM, number, b""))
 
     def cancel(self, number: int) -> None:
         """Reset stream ``number``; its owner hears nothing more."""
@@ -107,9 +108,9 @@ class Connection(asyncio.Protocol):
             self._write(frame(RST_STREAM, 0, number, CANCEL.to_bytes(4, "big")))
 
     def close(self) -> None:
-        """Close the connection; open streams hear that they have ended."""
+        """Close the connection at once; open streams hear that they have ended."""
         if self._transport is not None:
-            self._transport.close()
+            self._transport.abort()  # a TLS connection would otherwise wait for the peer's farewell
 
     async def closed(self) -> None:
         """Wait until nothing is left of the connection."""

@@ -25,7 +25,7 @@ class Transport(asyncio.Transport):
     def write(self, data: object) -> None:
         self.written += data  # type: ignore[arg-type]
 
-    def close(self) -> None:
+    def abort(self) -> None:
         self.closed = True
 
     def frames(self) -> list[tuple[int, int, int, bytes]]:
