@@ -53,9 +53,13 @@ def measure(settings: Settings, program: Path, folder: Path, on_point: OnPoint |
     outcome = Outcome("perf-analyzer", replace(settings, workload=workload))
     start = time.perf_counter()
     try:
-        asyncio.run(_measure(outcome, program, folder, on_point))
+        asyncio.run(_measure(outcome, program, folder.absolute(), on_point))
     except (SpecClientError, KeyboardInterrupt) as error:
         outcome.failure = error
+    except OSError as error:
+        outcome.failure = PerfAnalyzerError(
+            f"cannot write to {folder}: {error.strerror}", remedy="Name another --output."
+        )
     outcome.duration_s = time.perf_counter() - start
     return outcome
 
@@ -67,11 +71,6 @@ async def _measure(outcome: Outcome, program: Path, folder: Path, on_point: OnPo
     outcome.arms = (arm,)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PerfAnalyzerError(
-            f"cannot write to {folder}: {error.strerror}", remedy="Name another --output."
-        ) from error
-    try:
         await target.open()
         for number, load in enumerate(settings.loads, 1):
             if on_point is not None:

@@ -77,6 +77,14 @@ def test_what_it_cannot_do_is_refused_before_anything_starts(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_cannot_be_written_is_the_failure(tmp_path: Path) -> None:
+    taken = tmp_path / "taken"
+    taken.write_text("")
+    outcome = perf_analyzer.measure(Settings(), Path("/nowhere"), taken / "folder")
+    assert isinstance(outcome.failure, perf_analyzer.PerfAnalyzerError)
+    assert f"cannot write to {taken}" in str(outcome.failure) and not outcome.complete
+
+
 def test_the_patience_is_the_timeout_and_the_longest_gap_between_arrivals() -> None:
     def patience(load: Any, total: float | None) -> float | None:
         return command.patience_s(Settings(loads=(load,), timeout=Timeout(total=total)), load)
