@@ -25,6 +25,7 @@ from specclient.bench.targets import Server
 
 FIRST_S, GAP_S, BURST, CHUNKS = 0.5, 0.2, 3, 20
 TOKENS = BURST * CHUNKS
+LATENCY_S = FIRST_S + (CHUNKS - 1) * GAP_S
 DRAFTED = 4
 NEAR = 0.05
 SERVER = f"""
@@ -114,8 +115,10 @@ def _settings(url: str, streams: int, requests: int) -> Settings:
     return Settings(
         url=url,
         loads=(Concurrency(streams),),
-        request_count=streams * requests,
-        warmup_request_count=streams,
+        # Streams start spread over one request's time, so that they do not all speak at once for ever.
+        ramp_s=LATENCY_S,
+        duration_s=requests * LATENCY_S,
+        warmup_request_count=0,
         parameters=GenerationParameters(max_tokens=TOKENS),
     )
 
@@ -144,7 +147,7 @@ def _figures(report: Document, streams: int) -> list[tuple[str, float, float]]:
     """Name, value and truth of every metric."""
     (run,) = report["runs"]
     found: Any = run["figures"]
-    latency_ms = (FIRST_S + (CHUNKS - 1) * GAP_S) * 1e3
+    latency_ms = LATENCY_S * 1e3
     tpot_ms = (CHUNKS - 1) * GAP_S * 1e3 / (TOKENS - 1)
     figures = [
         (f"{key} {statistic}", found[key][statistic], truth)

@@ -34,7 +34,8 @@ DEFINITIONS = {
     "included; a limit on an undefined time is kept",
     "cost_per_million_output_tokens": "price per hour / (output tokens per second x 3600) x 1,000,000",
     "server": "Triton's own statistics of each model over the run; times are means per request, and busy_s "
-    "adds up the time in the model's compute step. Of a model that runs draft and target in one, the sum",
+    "adds up the time in the model's compute step. Of a decoupled Python model that step only takes the "
+    "request in: read the front model's request_ms there",
     "client.cpu_share": "processor time of the load generator / time: 1 is one core",
     "client.loop_lag_ms": "how late timers of the load generator fired",
     "tpot": "speed-up: baseline TPOT / candidate TPOT of the same prompt; p50 is the median over prompts, "

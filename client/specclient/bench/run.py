@@ -52,16 +52,17 @@ class Run:
     def measured(self) -> list[Sample]:
         """The ended requests that count.
 
-        In a closed loop of a given time those that ended in its window; in an open loop those that were due
-        in it, however long they took: leaving the slow ones out would hide what the window is to show.
+        In a closed loop of a given time those that ended in its window, wherever they began: else the rate
+        would lack what was in flight at its start. In an open loop those that were due in it, however long
+        they took: leaving the slow ones out would hide what the window is to show.
         """
-        ended = [s for s in self.samples if s.ended_ns and not s.warmup]
+        ended = [s for s in self.samples if s.ended_ns]
         if self.window_ns is None:
-            return ended
+            return [s for s in ended if not s.warmup]
         start, end = self.window_ns
         if isinstance(self.load, Concurrency):
             return [s for s in ended if start <= s.ended_ns <= end]
-        return [s for s in ended if start <= s.origin_ns < end]
+        return [s for s in ended if start <= s.origin_ns < end and not s.warmup]
 
     @property
     def cut_off(self) -> int:

@@ -2,7 +2,8 @@
 """Triton's own statistics of each model, as the difference of two readings.
 
 With engines behind a BLS model the draft and the target are models of their own, so their times come apart
-here; the torch runtime runs both in one model, and its time is the pair's.
+here. Of a decoupled model in Python, such as the torch runtime's, Triton times the step that takes a request
+in, and not the generation that follows (measured on 2.51).
 """
 
 from __future__ import annotations

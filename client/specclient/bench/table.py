@@ -165,8 +165,9 @@ def _facts(place: str, run: Run) -> Iterator[Text]:
         )
     if run["cost_per_million_output_tokens"] is not None:
         yield Text(f"{place}: {number(run['cost_per_million_output_tokens'], 2)} per million output tokens")
-    shown = [_model(model) for model in run["server"] or [] if model["role"] in {"draft", "target"}]
-    if shown:
+    pair = [model for model in run["server"] or [] if model["role"] in {"draft", "target"}]
+    if any(model["role"] == "draft" for model in pair):
+        shown = [_model(model) for model in pair]
         yield Text(f"{place}: in the server {', '.join(shown)}", style="dim")
 
 

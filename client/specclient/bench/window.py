@@ -56,9 +56,7 @@ def interval_figures(samples: Sequence[Sample], edges_ns: Sequence[int]) -> list
     figures = []
     for start, end in pairwise(edges_ns):
         times = [
-            (s.ended_ns - s.origin_ns) / 1e9
-            for s in samples
-            if start <= s.ended_ns < end and s.error is None and not s.warmup
+            (s.ended_ns - s.origin_ns) / 1e9 for s in samples if start <= s.ended_ns < end and s.error is None
         ]
         mean = sum(times) / len(times) if times else 0.0
         figures.append((len(times) / ((end - start) / 1e9), mean))
