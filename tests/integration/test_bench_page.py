@@ -96,7 +96,13 @@ async def test_the_page_fits_and_can_be_read_at_any_width(file: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("dark", [False, True])
-async def test_texts_and_lines_stand_out_in_light_and_dark(file: Path, tmp_path: Path, dark: bool) -> None:
+async def test_texts_and_lines_stand_out_in_light_and_dark(tmp_path: Path, dark: bool) -> None:
+    report = json.loads(EXAMPLE.read_text())
+    pair, line = report["runs"][:2], report["timelines"][0]
+    report["runs"] = [copy.deepcopy(run) | {"arm": f"server {n}"} for n in range(6) for run in pair[1:]]
+    report["timelines"] = [copy.deepcopy(line) | {"arm": f"server {n}"} for n in range(6)]
+    file = tmp_path / "arms.html"
+    file.write_text(report_page.html(report), encoding="utf-8")
     async with browser.page(tmp_path / "profile") as page:
         await page.open(file, width=1280, dark=dark)
         contrasts = await page.value(CONTRASTS)

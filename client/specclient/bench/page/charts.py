@@ -95,22 +95,24 @@ def speedup_by_load(document: Document) -> Chart | None:
     styles = arms(document)
     loads = _loads(comparison["load"] for comparison in shown)
     candidates = dict.fromkeys(comparison["candidate"] for comparison in shown)
+    written = len(candidates) == 1 and len(loads) <= MOST_TEXTS
     series = [
         Series(
             name,
             styles.get(name, 0),
             tuple(
                 Point(
-                    float(loads.index(c["load"])),
+                    # Side by side, so that no interval hides another.
+                    loads.index(c["load"]) + 0.08 * (place - (len(candidates) - 1) / 2),
                     c["tpot"]["p50"] or 0,
                     _pair(c["tpot"]["ci95"]),
-                    f"{c['tpot']['p50']:.2f}×" if len(loads) <= MOST_TEXTS else "",
+                    f"{c['tpot']['p50']:.2f}×" if written else "",
                 )
                 for c in shown
                 if c["candidate"] == name
             ),
         )
-        for name in candidates
+        for place, name in enumerate(candidates)
     ]
     tops = [max([point.y, *(point.interval or ())]) for one in series for point in one.points]
     title = "Speed-up by load"
