@@ -63,6 +63,10 @@ class Connection(asyncio.Protocol):
         self._max_frame = 16_384
         self._waiting: deque[tuple[int, memoryview]] = deque()
         """Data that found a window closed."""
+        self._held: list[bytes] = []
+        """Frames that leave together at the end of this turn of the loop."""
+        self._burst = 0
+        """DATA frames of the last read."""
         self._closed = asyncio.Event()
         self.lost: str | None = None
         """Why the connection takes no new streams; None while it does."""
@@ -91,7 +95,7 @@ class Connection(asyncio.Protocol):
         ):
             self._windows[0] -= size
             self._windows[number] -= size
-            self._write(frame(DATA, 0, number, data))
+            self._hold(frame(DATA, 0, number, data))
             return
         self._waiting.append((number, memoryview(data)))
         self._flush()
@@ -137,6 +141,7 @@ class Connection(asyncio.Protocol):
         buffer = self._buffer
         buffer += data
         position, size = 0, len(buffer)
+        self._burst = 0
         while size - position >= 9:
             length = int.from_bytes(buffer[position : position + 3], "big")
             end = position + 9 + length
@@ -176,6 +181,7 @@ class Connection(asyncio.Protocol):
             self.lost = f"the server is going away {text}".strip()
 
     def _data(self, flags: int, number: int, payload: bytes, received_ns: int) -> None:
+        self._burst += 1
         self._count(0, len(payload))
         self._count(number, len(payload))
         stream = self._streams.get(number)
@@ -261,7 +267,26 @@ class Connection(asyncio.Protocol):
         for stream in streams.values():
             stream.ended(reason)
 
+    def _hold(self, data: bytes) -> None:
+        """Write ``data`` at once, or after a read of several answers together with what follows them.
+
+        Each write may wake the server on this core, and whatever waits here waits for it.
+        """
+        if self._burst < 2:
+            self._write(data)
+            return
+        self._held.append(data)
+        if len(self._held) == 1:
+            asyncio.get_running_loop().call_soon(self._release)
+
+    def _release(self) -> None:
+        if self._held:
+            self._write(b"")
+
     def _write(self, data: bytes) -> None:
+        if self._held:
+            data = b"".join((*self._held, data))
+            self._held.clear()
         if self._transport is not None:
             self._transport.write(data)
 

@@ -173,3 +173,22 @@ def test_header_blocks_are_read_by_others(value: str) -> None:
     fields = [(":method", "POST"), ("authorization", value)]
     decoded = hpack.Decoder(max_header_list_size=1 << 20).decode(header_block(fields))
     assert [(str(name), str(text)) for name, text in decoded] == fields
+
+
+async def test_what_answers_several_frames_leaves_in_one_write() -> None:
+    connection, transport = connected()
+    numbers = [connection.open(b"", Heard()) for _ in range(3)]
+    transport.frames()
+    connection.data_received(b"".join(frame(http2.DATA, 0, number, b"x") for number in numbers))
+    for number in numbers:
+        connection.send(number, b"next")
+    assert transport.written == b""
+    await asyncio.sleep(0)
+    assert [number for *_, number, _ in transport.frames()] == numbers
+    connection.data_received(frame(http2.DATA, 0, numbers[0], b"x"))
+    connection.send(numbers[0], b"alone")
+    assert len(transport.frames()) == 1  # nothing to wait for
+    connection.data_received(frame(http2.DATA, 0, numbers[0], b"x") * 2)
+    connection.send(numbers[0], b"held")
+    connection.cancel(numbers[0])
+    assert [kind for kind, *_ in transport.frames()] == [http2.DATA, http2.RST_STREAM]
