@@ -8,6 +8,7 @@ from pathlib import Path
 import generation
 import triton_python_backend_utils as pb_utils
 from delivery import ClientGoneError, Delivery, Dispatcher
+from meter import TritonMeter  # the file of the model ``speculative``; `specbuild repository` brings it here
 
 from specbuild.errors import EngineError
 from specbuild.torch_runtime import Engine, QueueFullError, Settings
@@ -27,7 +28,8 @@ class TritonPythonModel:
         self.engine = Engine.load(
             Path(parameters["target_dir"]), Path(draft) if draft else None, self.settings
         )
-        self.dispatcher = Dispatcher(pb_utils.Logger.log_error)
+        meter = EngineMeter(args["model_name"], self.engine, self.settings.draft_length)
+        self.dispatcher = Dispatcher(pb_utils.Logger.log_error, meter)
 
     def execute(self, requests):
         for request in requests:
@@ -56,13 +58,17 @@ class TritonPythonModel:
                 on_error=functools.partial(self.dispatcher.error, delivery),
             )
         except QueueFullError as error:
-            reply.fail(error)
+            self.refuse(reply, error)
         except EngineError as error:
-            reply.fail(generation.InputError(f"{error.message}. {error.remedy}"))
+            self.refuse(reply, generation.InputError(f"{error.message}. {error.remedy}"))
         except Exception as error:  # a request must get an answer, whatever happens
-            reply.fail(error)
+            self.refuse(reply, error)
         else:
             self.dispatcher.accepted(delivery, ticket)
+
+    def refuse(self, reply, error):
+        self.dispatcher.refused()
+        reply.fail(error)
 
     def finalize(self):
         self.engine.close()
@@ -83,6 +89,19 @@ def settings(parameters):
         device=parameters["device"],
         threads=int(threads) if threads else None,
     )
+
+
+class EngineMeter(TritonMeter):
+    """The counters of ``speculative``, for the same dashboard; the engine knows how many requests there are."""
+
+    def __init__(self, model, engine, max_draft_length):
+        super().__init__(model, max_draft_length)
+        self.engine = engine
+
+    def flush(self):
+        status = self.engine.status()
+        self.requests(status.active, status.waiting)
+        super().flush()
 
 
 class Reply:
