@@ -60,6 +60,9 @@ class Caller:
     def fail(self, error: BaseException) -> None:
         self.failure = error
 
+    def leave(self) -> None:
+        self.finals.append(True)
+
     def gone(self) -> bool:
         return self.left
 

@@ -6,8 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from specbuild import resources
 from specbuild.config import Config
+from specbuild.repository import front
 from specbuild.repository.modelconfig import ModelConfig, set_parameters
 
 MODELS = ("ensemble", "preprocessing", "torch", "postprocessing")
@@ -19,8 +19,8 @@ def engines(settings: Config) -> tuple[Path, ...]:
 
 
 def files(settings: Config) -> Mapping[str, Path]:
-    """Files besides the models' own: the counters, which all runtimes export under the same names."""
-    return {"torch/1/meter.py": resources.folder("model_repository") / "speculative" / "1" / "meter.py"}
+    """Files besides the models' own: what the generating models share."""
+    return front.shared("torch", "caller", "meter")
 
 
 def configure(models: Mapping[str, ModelConfig], settings: Config) -> None:

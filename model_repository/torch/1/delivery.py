@@ -37,6 +37,9 @@ class Channel(Protocol):
     def fail(self, error: Exception) -> None:
         """End the request with ``error``."""
 
+    def leave(self) -> None:
+        """End the request of a caller that has left."""
+
     def gone(self) -> bool:
         """Whether the caller has left."""
 
@@ -52,10 +55,6 @@ class Meter(Protocol):
 
     def flush(self) -> None:
         """Publish what has been counted since the last time."""
-
-
-class ClientGoneError(Exception):
-    """Nobody waits for the request any more."""
 
 
 class Delivery:
@@ -164,7 +163,7 @@ class Dispatcher:
             self._forget(delivery)
             self._meter.finished(answer.finish_reason)
         elif self._gone(delivery):
-            self._end(delivery, ClientGoneError())
+            self._leave(delivery)
             return
         self._send(delivery, answer, final=final)
 
@@ -202,7 +201,7 @@ class Dispatcher:
     def _sign(self, delivery: Delivery) -> None:
         delivery.last_sign = time.monotonic()
         if self._gone(delivery):
-            self._end(delivery, ClientGoneError())
+            self._leave(delivery)
         elif delivery.job.key is not None:
             self._send(delivery, generation.NOTHING_YET, final=False)
 
@@ -211,16 +210,24 @@ class Dispatcher:
 
     def _stop(self, key: int) -> None:
         for delivery in [delivery for delivery in self._active if delivery.job.key == key]:
-            self._end(delivery, ClientGoneError())
+            self._leave(delivery)
 
     def _end(self, delivery: Delivery, error: Exception) -> None:
-        """End before the last chunk, also in the engine."""
+        """The engine has given the request up."""
+        if delivery.ended:
+            return
+        self._forget(delivery)
+        self._meter.finished("error")
+        delivery.channel.fail(error)
+
+    def _leave(self, delivery: Delivery) -> None:
+        """Nobody waits for the request any more: the engine need not either."""
         if delivery.ended:
             return
         self._forget(delivery)
         delivery.cancel()
-        self._meter.finished("cancelled" if isinstance(error, ClientGoneError) else "error")
-        delivery.channel.fail(error)
+        self._meter.finished("cancelled")
+        delivery.channel.leave()
 
     def _forget(self, delivery: Delivery) -> None:
         delivery.ended = True
