@@ -93,6 +93,24 @@ def test_costs_follow_the_measurements() -> None:
     assert cost.estimate(8) == pytest.approx(0.024, rel=0.15)
 
 
+def test_a_slope_in_the_noise_is_not_believed() -> None:
+    """Under load a call takes what the others let it take."""
+    chance = random.Random(1)
+    for _ in range(20):
+        cost = draft_length.Cost(fixed=1.0)
+        for _ in range(60):
+            cost.observe(chance.randint(2, 6), chance.uniform(0.1, 0.3))
+        assert cost.estimate(1) == pytest.approx(cost.estimate(6), rel=0.01)
+
+
+@pytest.mark.parametrize("load", [4.0, 0.25])
+def test_drafting_goes_on_when_the_load_changes(load: float) -> None:
+    policy = draft_length.Policy(adaptive=True)
+    play(policy, 300, alpha=0.8, draft_ms=1.5, target_ms=25, plain_ms=24)
+    chosen = play(policy, 60, alpha=0.8, draft_ms=1.5 * load, target_ms=25 * load, plain_ms=24 * load)
+    assert sum(map(bool, chosen)) > 50
+
+
 def test_one_slow_call_is_not_believed() -> None:
     cost = draft_length.Cost(fixed=0.0)
     for _ in range(20):

@@ -18,6 +18,8 @@ MODEL_MEMORY = 2000.0
 COST_MEMORY = 0.95
 """What a measurement keeps of its weight when the next one comes."""
 OUTLIER = 4.0
+SURELY = 3.0
+"""Standard errors by which a measured slope must differ from the expected one to count."""
 NEARLY_BEST = 0.98
 """The curve is flat near its maximum; a shorter burst wastes less when the estimate is wrong."""
 PROBE_TOKENS = 96
@@ -51,7 +53,9 @@ class Acceptance:
 class Cost:
     """Seconds of a call as base + tokens × slope, by least squares that forget.
 
-    ``fixed`` is the share of a call's time that is taken for its base while all calls had one length.
+    ``fixed`` is the share of a call's time that is taken for its base until the measured slope clearly says
+    otherwise: under load the time of a call depends more on what else runs than on its length, and a slope
+    that is found in that noise would make long drafts look dear.
     """
 
     fixed: float
@@ -59,6 +63,7 @@ class Cost:
     tokens: float = 0.0
     seconds: float = 0.0
     tokens_squared: float = 0.0
+    seconds_squared: float = 0.0
     product: float = 0.0
 
     def observe(self, tokens: int, seconds: float) -> None:
@@ -66,7 +71,12 @@ class Cost:
         if self.known:
             seconds = min(seconds, OUTLIER * self.estimate(tokens))
         sums = ("weight", 1.0), ("tokens", tokens), ("seconds", seconds)
-        for name, value in (*sums, ("tokens_squared", tokens**2), ("product", tokens * seconds)):
+        squares = (
+            ("tokens_squared", tokens**2),
+            ("seconds_squared", seconds**2),
+            ("product", tokens * seconds),
+        )
+        for name, value in (*sums, *squares):
             setattr(self, name, COST_MEMORY * getattr(self, name) + value)
 
     @property
@@ -87,6 +97,9 @@ class Cost:
         if spread < 0.05:
             return prior
         measured = (self.product / self.weight - mean_tokens * mean_seconds) / spread
+        noise = max(0.0, self.seconds_squared / self.weight - mean_seconds**2 - measured**2 * spread)
+        if abs(measured - prior) < SURELY * (noise / (self.weight * spread)) ** 0.5:
+            return prior
         return min(max(measured, 0.0), mean_seconds / mean_tokens)
 
 
@@ -99,6 +112,8 @@ class Policy:
         self.draft = Cost(fixed=0.0)
         self.target = Cost(fixed=1.0)
         self.plain = Cost(fixed=0.0)
+        """In calls to the target instead of seconds: what it was measured under may be long gone, but as more
+        requests run together, both grow alike."""
         self._since_probe = 0
 
     def choose(self, request: Acceptance, limit: int) -> int:
@@ -132,13 +147,13 @@ class Policy:
     def ran_plain(self, tokens: int, seconds: float) -> None:
         """Count a round without draft tokens."""
         self._since_probe += tokens
-        self.plain.observe(tokens, seconds)
+        if self.target.known:
+            self.plain.observe(tokens, seconds / self.target.estimate(1))
 
     def _plain_token(self) -> float:
         """Seconds of a token without the draft."""
-        if self.plain.known:
-            return self.plain.estimate(PLAIN_BURST) / PLAIN_BURST
-        return self.target.estimate(1)
+        calls = self.plain.estimate(PLAIN_BURST) / PLAIN_BURST if self.plain.known else 1.0
+        return calls * self.target.estimate(1)
 
 
 PLAIN_BURST = 16

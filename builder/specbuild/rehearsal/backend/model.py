@@ -49,7 +49,8 @@ class TritonPythonModel:
             try:
                 if "stop" in tensors and tensors["stop"].any():
                     self.stop(request.request_id())
-                    sender.send(flags=FINAL)
+                    # A response, if an empty one: NVIDIA's BLS waits for it, decoupled or not.
+                    sender.send(pb_utils.InferenceResponse([]), flags=FINAL)
                 else:
                     caller.require_outputs()
                     self.engine.submit(request.request_id(), tensors, caller)
