@@ -210,7 +210,7 @@ class Conversation:
             return None
         self._house.health.worked()
         if self._draft_knows_prompt:
-            self._house.policy.draft.observe(length, time.monotonic() - start)
+            self._house.policy.drafted(length, time.monotonic() - start)
         self._draft_knows_prompt = True
         return proposal
 
@@ -221,10 +221,15 @@ class Conversation:
             tensors = calls.target_call(self._asked, self._turn(), length)
         else:
             tensors = calls.target_call(self._asked, self._turn(), length, proposal.tokens, proposal.logits)
-        start = time.monotonic()
-        answer = await self._ask(self._house.target, tensors, calls.target_outputs(self._asked))
+        policy, start = self._house.policy, time.monotonic()
+        in_pass = 1 if proposal is None else length
+        entered = policy.traffic.enter(in_pass)
+        try:
+            answer = await self._ask(self._house.target, tensors, calls.target_outputs(self._asked))
+        finally:
+            together = policy.traffic.leave(in_pass, entered)
         if proposal is not None:
-            self._house.policy.target.observe(length, time.monotonic() - start)
+            policy.verified(together, time.monotonic() - start)
         return answer
 
     def _take(self, asked: Round, answer: Tensors, start: float, proposal: Proposal | None = None) -> Outcome:
