@@ -171,12 +171,12 @@ class Policy:
         """Tokens per second expected of rounds with ``length`` draft tokens."""
         if not length:
             return 1 / max(self._plain_token(), 1e-9)
-        seconds = self.draft.estimate(length) + self._pass(length + 1)
+        seconds = self.draft.estimate(self.traffic.usual * length) + self._pass(length + 1)
         return sum(alpha**position for position in range(length + 1)) / max(seconds, 1e-9)
 
     def drafted(self, tokens: int, seconds: float) -> None:
         """Count a call to the draft."""
-        self.draft.observe(tokens, seconds, self._clock)
+        self.draft.observe(self.traffic.usual * tokens, seconds, self._clock)
 
     def verified(self, tokens: float, seconds: float) -> None:
         """Count a verification; ``tokens`` were under way with it."""
