@@ -2,7 +2,8 @@
 """What a round of the ``speculative`` model costs, and what it gains, on the demo pair behind a real Triton.
 
     specbuild pair synthesize --output build/demo/pair
-    python tests/benchmarks/speculative_round.py [--pair build/demo/pair] [--repetitions 5]
+    python tests/benchmarks/speculative_round.py --fixed --only round
+    python tests/benchmarks/speculative_round.py --only "first text" "one request" "eight at once"
 
 The generated repository is served with the torch runtime in the engines' place. Prints one JSON document:
 
@@ -46,8 +47,9 @@ def main() -> None:
     """Print the figures that were asked for."""
     options = _options()
     with tempfile.TemporaryDirectory() as folder:
-        limits = {"max_batch_size": 8, "max_input_len": 512, "max_seq_len": 1024}
-        settings = settings_for(options.pair, Path(folder), speculation={"adaptive": True}, limits=limits)
+        limits = {"max_batch_size": 8, "max_input_len": 256, "max_seq_len": 512}
+        speculation = {"adaptive": not options.fixed}
+        settings = settings_for(options.pair, Path(folder), speculation=speculation, limits=limits)
         with rehearsed(settings, threads=2) as server:
             front = Front(server.grpc)
             bench = Bench(front, server.metrics, options)
@@ -179,6 +181,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--fixed", action="store_true", help="always draft to the full, as `round` supposes")
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES))
     return parser.parse_args()
 

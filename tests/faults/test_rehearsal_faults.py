@@ -107,7 +107,8 @@ def test_neither_engine_works_for_clients_that_have_gone(triton: RunningServer, 
     # The prompt's pass of each engine, and two calls for each round; the last round may need no draft.
     calls = 2 + 2 * answer.last("num_rounds")
     until(lambda: metric(triton, "rehearsal_calls_total") >= before + calls - 1, "the calls")
-    assert metric(triton, "rehearsal_calls_total") <= before + calls
+    # Each client that had gone would add at least one, and a call is counted just after it is answered.
+    assert metric(triton, "rehearsal_calls_total") <= before + calls + 2
     front.close()
 
 

@@ -213,10 +213,11 @@ class Dispatcher:
             self._leave(delivery)
 
     def _end(self, delivery: Delivery, error: Exception) -> None:
-        """The engine has given the request up."""
+        """The request has failed, and ends in the engine too."""
         if delivery.ended:
             return
         self._forget(delivery)
+        delivery.cancel()
         self._meter.finished("error")
         delivery.channel.fail(error)
 
