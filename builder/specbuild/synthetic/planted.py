@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Planted successors: which token follows which, for a target and for a draft that errs by design.
 
-Pure; needs torch. A bigram table of 128,256 tokens does not fit anywhere. So each token x has one planted
-successor, a permutation: the target's logit of y after x is e(x)·e(y'), with y' the token before y, and the rows e are
-random signs, hence long along themselves and nearly orthogonal to all others. The draft has the same with
-some successors exchanged.
+Pure; needs torch. A bigram table of 128,256 tokens does not fit anywhere. So each token has one planted
+successor, a permutation: the target's logit of y after x is e(x)·e(y'), with y' the token before y, and
+the rows e are random signs, hence long along themselves and nearly orthogonal to all others. The draft
+has the same with some successors exchanged.
 
 The vocabulary falls into *cycles*, one for each acceptance α: greedy decoding never leaves the cycle of
 its prompt's last token, and in it the draft errs after exactly a share 1 - α of the tokens, at random
