@@ -137,9 +137,10 @@ def _pair(options: argparse.Namespace, pair: Path, recorder: rows.Recorder) -> i
 
     start = time.monotonic()
     done = pair / "complete"
-    if not done.exists():
-        planted_pair.write(pair, PlantedRecipe(options.shape))
-        done.touch()
+    if done.exists():
+        return 0
+    planted_pair.write(pair, PlantedRecipe(options.shape))
+    done.touch()
     recorder.row("planted pair written in", time.monotonic() - start, "s", note=f"synthetic, {options.shape}")
     return 0
 
