@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from specbuild.errors import EngineError
-from specbuild.torch_runtime import attention, device, packed_linear
+from specbuild.torch_runtime import attention, device, fused_modules, packed_linear
 from specbuild.torch_runtime.attention import Slots, Span
 from specbuild.torch_runtime.kv_cache import KvCache
 
@@ -107,7 +107,8 @@ def _load_model(folder: Path, config: Any, where: torch.device) -> Any:
             remedy="Use an architecture that transformers supports with AttentionInterface.",
         )
     with _readable_errors(folder):
-        model.requires_grad_(False).eval().to(where)
+        fused_modules.fuse(model.requires_grad_(False).eval())
+        model.to(where)
         packed_linear.pack(model)
     return model
 
