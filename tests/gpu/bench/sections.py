@@ -309,6 +309,7 @@ def _memory_in_use(bench: Bench, slots: int, max_seq_len: int) -> None:
     for name, used in (
         ("memory, largest in use by tensors", torch.cuda.max_memory_allocated(bench.device)),
         ("memory reserved from the driver", torch.cuda.memory_reserved(bench.device)),
+        ("memory in use on the card, all told", _in_use(bench.device)),
     ):
         bench.recorder.row(
             name, used / _GIB, "GiB", reference=planned.total / _GIB, against="planner", note=note
@@ -325,6 +326,12 @@ def _settings(bench: Bench, slots: int, max_seq_len: int) -> Settings:
         device=str(bench.device),
         prefill_chunk=bench.profile.prefill_chunk,
     )
+
+
+def _in_use(device: torch.device) -> int:
+    """Bytes that are not free, the process's CUDA context included."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
 
 
 @contextmanager
