@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the card itself can do: copy bandwidth and matrix rate."""
+"""What the card itself can do: copy and read bandwidth, and matrix rate."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ _REPEATS = 10
 
 
 def run(recorder: Recorder, device: torch.device, *, small: bool) -> None:
-    """Record both, as means over ten runs after three that warm up."""
+    """Record all three, as means over ten runs after three that warm up."""
     elements = (1 << 22) if small else (1 << 31)
     source, copy = torch.full((2, elements), 1.5, dtype=torch.bfloat16, device=device)
     seconds = _timed(lambda: copy.copy_(source), device)
     moved = 2 * source.nbytes
     recorder.row(COPY, moved / seconds / 1e12, "TB/s", note="device to device, bytes read and written")
+    seconds = _timed(source.view(torch.float32).sum, device)
+    recorder.row("read bandwidth", source.nbytes / seconds / 1e12, "TB/s", note="a sum over the same data")
     size = 256 if small else 8192
     left, right = (torch.randn(size, size, dtype=torch.bfloat16, device=device) for _ in range(2))
     seconds = _timed(lambda: left @ right, device)
