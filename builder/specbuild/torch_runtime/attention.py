@@ -15,7 +15,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +41,23 @@ class Span:
         return self.start + self.length
 
 
+class Attends(Protocol):
+    """What a model's attention layers find in the attribute ``slots``."""
+
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """Store the new keys and values, and attend. Query [1, heads, tokens, d] → [1, tokens, heads, d]."""
+
+
 class Slots:
     """The cache of a model, and the spans of the pass that is being computed. One per model."""
 
@@ -57,6 +74,33 @@ class Slots:
             if hasattr(module, "layer_idx"):
                 module.slots = self  # type: ignore[assignment]
 
+    def attend(
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        scaling: float,
+        window: int | None,
+        softcap: float | None,
+    ) -> Tensor:
+        """As ``Attends`` says, span by span."""
+        keys, values = self.cache.layer(layer, key, value)
+        outputs = []
+        offset = 0
+        for span in self.spans:
+            new = slice(offset, offset + span.length)
+            offset += span.length
+            slot_keys, slot_values = keys[span.slot], values[span.slot]
+            slot_keys[:, span.start : span.end] = key[0, :, new]
+            slot_values[:, span.start : span.end] = value[0, :, new]
+            rows = query[0, :, new]
+            outputs.append(
+                _attend_span(rows, slot_keys, slot_values, span, scaling, window=window, softcap=softcap)
+            )
+        return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None]
+
 
 def attend(
     module: nn.Module,
@@ -71,7 +115,7 @@ def attend(
     s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Store the new keys and values, and attend. Query [1, heads, tokens, d] → [1, tokens, heads, d].
+    """What transformers calls: the module's slots do the work. Returns [1, tokens, heads, d].
 
     The mask that some versions of transformers make takes the packed tokens for one sequence: not used.
     """
@@ -80,29 +124,12 @@ def attend(
             f"{type(module).__name__} needs attention sinks",
             remedy="Use a causal language model with plain rotary attention.",
         )
-    slots: Slots = module.slots  # type: ignore[assignment]
-    keys, values = slots.cache.layer(int(module.layer_idx), key, value)  # type: ignore[arg-type]
+    slots: Attends = module.slots  # type: ignore[assignment]
     scaling = query.shape[-1] ** -0.5 if scaling is None else scaling
-    outputs = []
-    offset = 0
-    for span in slots.spans:
-        new = slice(offset, offset + span.length)
-        offset += span.length
-        slot_keys, slot_values = keys[span.slot], values[span.slot]
-        slot_keys[:, span.start : span.end] = key[0, :, new]
-        slot_values[:, span.start : span.end] = value[0, :, new]
-        outputs.append(
-            _attend_span(
-                query[0, :, new],
-                slot_keys,
-                slot_values,
-                span,
-                scaling,
-                window=sliding_window,
-                softcap=softcap,
-            )
-        )
-    return (outputs[0] if len(outputs) == 1 else torch.cat(outputs))[None], None
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    return slots.attend(
+        layer, query, key, value, scaling=scaling, window=sliding_window, softcap=softcap
+    ), None
 
 
 def _attend_span(

@@ -103,15 +103,15 @@ class _Shaped:
     def _uniform(self, most: int) -> tuple[Tensor, Tensor]:
         """Numbers for drafting [requests, most] and for verifying [requests, most + 1].
 
-        A request takes from its stream what its own draft length needs, so that its tokens do not
-        depend on its neighbours' lengths.
+        A request takes them from its own stream, so that its tokens do not depend on its neighbours.
         """
         drafting = np.zeros((len(self._sequences), most))
         verifying = np.zeros((len(self._sequences), most + 1))
         for row, (sequence, length) in enumerate(zip(self._sequences, self._lengths, strict=True)):
-            numbers = sequence.uniform(2 * length + 1)
+            numbers = sequence.uniform()
+            half = len(numbers) // 2
             drafting[row, :length] = numbers[:length]
-            verifying[row, :length] = numbers[length:-1]
+            verifying[row, :length] = numbers[half : half + length]
             verifying[row, -1] = numbers[-1]
         return torch.from_numpy(drafting).to(self._device), torch.from_numpy(verifying).to(self._device)
 

@@ -42,12 +42,10 @@ class Decoder:
         Code from the checkpoint is never run. Raises EngineError if the model cannot be loaded whole,
         does not take a foreign attention function, or has too short a context window.
         """
-        with _readable_errors(folder):
-            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        _check_window(config.get_text_config(), max_seq_len, folder)
-        model = _load_model(folder, config, where)
+        model = load_model(folder, max_seq_len, where)
+        packed_linear.pack(model)
         decoder = cls(model, KvCache(slots, max_seq_len), where)
-        with _readable_errors(folder):
+        with readable_errors(folder):
             decoder._warm_up()
         return decoder
 
@@ -81,10 +79,14 @@ class Decoder:
             self.prefill([0], slot=0, start=0)
 
 
-def _load_model(folder: Path, config: Any, where: torch.device) -> Any:
+def load_model(folder: Path, max_seq_len: int, where: torch.device) -> Any:
+    """transformers' model on ``where`` with our attention and fused modules. Raises EngineError."""
+    with readable_errors(folder):
+        config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    _check_window(config.get_text_config(), max_seq_len, folder)
     dtype = device.compute_dtype(_stored_dtype(config), where)
     major = int(transformers.__version__.split(".")[0])
-    with _readable_errors(folder), _quiet():
+    with readable_errors(folder), _quiet():
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
             config=config,
@@ -106,10 +108,9 @@ def _load_model(folder: Path, config: Any, where: torch.device) -> Any:
             f"{type(model).__name__} does not let its attention be replaced",
             remedy="Use an architecture that transformers supports with AttentionInterface.",
         )
-    with _readable_errors(folder):
+    with readable_errors(folder):
         fused_modules.fuse(model.requires_grad_(False).eval())
         model.to(where)
-        packed_linear.pack(model)
     return model
 
 
@@ -147,9 +148,12 @@ def _rope_type(scaling: dict[str, Any]) -> Any:
 
 
 @contextmanager
-def _readable_errors(folder: Path) -> Iterator[None]:
+def readable_errors(folder: Path) -> Iterator[None]:
+    """Turn what goes wrong in loading the model in ``folder`` into EngineError."""
     try:
         yield
+    except EngineError:
+        raise
     except torch.OutOfMemoryError as error:
         raise EngineError(
             f"{folder} does not fit into the GPU's memory",

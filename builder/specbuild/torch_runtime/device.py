@@ -65,6 +65,13 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
+def probe(where: torch.device) -> None:
+    """Give unused memory back, and return if ``where`` still computes. Raises RuntimeError if it does not."""
+    if where.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.zeros(1, device=where).item()
+
+
 class Stopwatch(Protocol):
     """Times the parts of a round. ``laps`` may only be called once the device has finished."""
 

@@ -8,7 +8,7 @@ one pass of the target over γ + 1 tokens. All requests of a round share its cos
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 _PRIOR_ACCEPTANCE = 0.7
@@ -78,7 +78,18 @@ def expected_tokens(alpha: float, drafted: int) -> float:
     return float(drafted + 1) if alpha >= 1 else (1 - alpha ** (drafted + 1)) / (1 - alpha)
 
 
-def best_length(alphas: Sequence[float], limits: Sequence[int], draft: Costs, target: Costs) -> int:
+def step_costs(limits: Sequence[int], draft: Costs, target: Costs) -> Callable[[int], float]:
+    """Seconds of a round by its draft length, when each request drafts at most its limit."""
+
+    def seconds(length: int) -> float:
+        lengths = [min(length, limit) for limit in limits]
+        verification = target.estimate(sum(lengths) + len(lengths))
+        return verification + sum(draft.estimate(sum(n > step for n in lengths)) for step in range(length))
+
+    return seconds
+
+
+def best_length(alphas: Sequence[float], limits: Sequence[int], seconds: Callable[[int], float]) -> int:
     """The draft length with most tokens per second for requests of acceptance ``alphas``.
 
     A request drafts at most its limit. Within 2 % of the best the shortest length is taken.
@@ -87,9 +98,7 @@ def best_length(alphas: Sequence[float], limits: Sequence[int], draft: Costs, ta
     def speed(length: int) -> float:
         lengths = [min(length, limit) for limit in limits]
         tokens = sum(expected_tokens(a, n) for a, n in zip(alphas, lengths, strict=True))
-        seconds = target.estimate(sum(lengths) + len(lengths))
-        seconds += sum(draft.estimate(sum(n > step for n in lengths)) for step in range(length))
-        return tokens / max(seconds, 1e-9)
+        return tokens / max(seconds(length), 1e-9)
 
     speeds = [speed(length) for length in range(max(limits) + 1)]
     return next(length for length, value in enumerate(speeds) if value >= (1 - _TOLERANCE) * max(speeds))
@@ -114,15 +123,18 @@ class DraftLengthPolicy:
         """α over all requests."""
         return self.engine.estimate(_PRIOR_ACCEPTANCE)
 
-    def choose(self, requests: Sequence[Acceptance], limits: Sequence[int]) -> int:
+    def choose(
+        self, requests: Sequence[Acceptance], limits: Sequence[int], seconds: Callable[[int], float]
+    ) -> int:
         """Draft tokens for the next round of ``requests``, of which each takes at most its limit.
 
-        When drafting does not pay, a short burst from time to time looks whether it does again.
+        ``seconds`` tells what a round of a draft length takes. When drafting does not pay, a short burst from
+        time to time looks whether it does again.
         """
         if not requests or max(limits) == 0:
             return 0
         alphas = [request.estimate(self.alpha) for request in requests]
-        length = best_length(alphas, limits, self.draft, self.target)
+        length = best_length(alphas, limits, seconds)
         self._plain_rounds = 0 if length else self._plain_rounds + 1
         if self._plain_rounds >= _PROBE_EVERY:
             self._plain_rounds = 0

@@ -53,7 +53,11 @@ class Ticket:
 class Engine:
     """Speculative decoding of many requests at once. Made by ``Engine.load``; a context manager."""
 
-    def __init__(self, load: Callable[[], Pair], settings: Settings, where: torch.device) -> None:
+    def __init__(
+        self, load: Callable[[], Pair], settings: Settings, where: torch.device, on_lost: Callable[[], None]
+    ) -> None:
+        self._on_lost = on_lost
+        self._lost = False
         self._settings = settings
         self._device = where
         self._changed = threading.Condition()
@@ -70,28 +74,29 @@ class Engine:
         self._pair = loaded.result()
 
     @classmethod
-    def load(cls, target: Path, draft: Path | None, settings: Settings) -> Engine:
-        """An engine with both models in memory, ready for requests. Raises EngineError."""
+    def load(
+        cls,
+        target: Path,
+        draft: Path | None,
+        settings: Settings,
+        *,
+        on_lost: Callable[[], None] = lambda: None,
+    ) -> Engine:
+        """An engine with both models in memory, ready for requests. Raises EngineError.
+
+        ``on_lost`` is called when the GPU has failed for good, after all requests have got their error.
+        Only a new process can use it again, so a server does well to end.
+        """
         where = device.resolve(settings.device)
         if draft is None:
             settings = replace(settings, draft_length=0)
 
-        def load_one(folder: Path) -> Decoder:
-            return Decoder.load(
-                folder, slots=settings.max_batch_size, max_seq_len=settings.max_seq_len, where=where
-            )
-
         def load() -> Pair:
-            pair = Pair(
-                load_one(target),
-                None if draft is None else load_one(draft),
-                prefill_chunk=settings.prefill_chunk,
-                adaptive=settings.adaptive,
-            )
+            pair = _load_pair(target, draft, settings, where)
             pair.measure(settings.max_batch_size, settings.draft_length)
             return pair
 
-        return cls(load, settings, where)
+        return cls(load, settings, where, on_lost)
 
     def submit(self, request: Request, *, on_chunk: OnChunk, on_error: OnError) -> Ticket:
         """A ticket for ``request``, which is now waiting or running.
@@ -204,6 +209,8 @@ class Engine:
             self._active.clear()
             self._waiting.clear()
         self._fail(outstanding, self._closed)
+        if self._lost:
+            self._on_lost()
 
     def _admit(self) -> bool:
         """Release cancelled requests and seat waiting ones; blocks while there is nothing to do.
@@ -229,8 +236,9 @@ class Engine:
         return True
 
     def _iterate(self) -> None:
-        for ticket in self._due_for_prefill():
-            self._guard([ticket], self._prefill)
+        due = self._due_for_prefill()
+        for together in [due] if self._pair.packs_prompts and due else [[ticket] for ticket in due]:
+            self._guard(together, self._prefill)
         running = [ticket for ticket, sequence in self._active.items() if sequence.prefilled]
         if running:
             self._guard(running, self._round)
@@ -263,19 +271,21 @@ class Engine:
             self._recover()
 
     def _prefill(self, tickets: list[Ticket]) -> None:
-        [ticket] = tickets
-        sequence = self._active[ticket]
-        if sequence.target_known == 0:
-            sequence.constrain(self._pair.vocab_size, self._device)
-        chunk = self._pair.prefill(sequence)
-        if chunk is not None:
-            self._deliver(ticket, chunk)
+        sequences = [self._active[ticket] for ticket in tickets]
+        for sequence in sequences:
+            if sequence.target_known == 0:
+                sequence.constrain(self._pair.vocab_size, self._device)
+        self._deliver_all(tickets, self._pair.prefill(sequences))
 
     def _round(self, tickets: list[Ticket]) -> None:
-        owners = {self._active[ticket].slot: ticket for ticket in tickets}
-        sequences = [self._active[ticket] for ticket in tickets]
-        for sequence, chunk in self._pair.play(sequences):
-            self._deliver(owners[sequence.slot], chunk)
+        self._deliver_all(tickets, self._pair.play([self._active[ticket] for ticket in tickets]))
+
+    def _deliver_all(self, tickets: list[Ticket], chunks: list[tuple[Sequence, Chunk]]) -> None:
+        owners = {id(self._active[ticket]): ticket for ticket in tickets}
+        for sequence, chunk in chunks:
+            # A GPU may still have been at work for a request that was cancelled.
+            if owner := owners.get(id(sequence)):
+                self._deliver(owner, chunk)
 
     def _deliver(self, ticket: Ticket, chunk: Chunk) -> None:
         self._count(ticket, chunk.counters)
@@ -314,17 +324,34 @@ class Engine:
                 log.exception("an error callback failed")
 
     def _recover(self) -> None:
-        """Give memory back, and stop for good when the device no longer answers."""
-        if self._device.type != "cuda":
-            return
+        """Stop for good when the device no longer computes: after a kernel's fault every later call fails."""
         try:
-            torch.cuda.empty_cache()
-            torch.zeros(1, device=self._device).item()
+            device.probe(self._device)
         except RuntimeError as error:
-            # After a fault in a kernel every later call fails; only a new process helps.
+            self._lost = True
             self._stop(
                 EngineError(f"the GPU does not answer: {_first_line(error)}", remedy="Restart the process.")
             )
+
+
+def _load_pair(target: Path, draft: Path | None, settings: Settings, where: torch.device) -> Pair:
+    if where.type == "cuda":
+        # Only there, because its kernels need Triton's language, which comes with PyTorch for GPUs.
+        from specbuild.torch_runtime.cuda.pair import CudaPair
+
+        return CudaPair.load(target, draft, settings, where)
+
+    def load_one(folder: Path) -> Decoder:
+        return Decoder.load(
+            folder, slots=settings.max_batch_size, max_seq_len=settings.max_seq_len, where=where
+        )
+
+    return Pair(
+        load_one(target),
+        None if draft is None else load_one(draft),
+        prefill_chunk=settings.prefill_chunk,
+        adaptive=settings.adaptive,
+    )
 
 
 def _described(error: Exception) -> EngineError:

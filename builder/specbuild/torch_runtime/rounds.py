@@ -7,6 +7,7 @@ A round is one draft burst and one verification. It reads back from the device o
 from __future__ import annotations
 
 from collections.abc import Sequence as Items
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,16 +17,33 @@ from specbuild.torch_runtime import device
 from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.chooser import Chooser
 from specbuild.torch_runtime.constraints import BANNED
-from specbuild.torch_runtime.decoder import Decoder
-from specbuild.torch_runtime.draft_length import DraftLengthPolicy
+from specbuild.torch_runtime.draft_length import DraftLengthPolicy, step_costs
 from specbuild.torch_runtime.request import Chunk
 from specbuild.torch_runtime.sequence import Sequence
+
+
+class LanguageModel(Protocol):
+    """What a round needs of a decoder."""
+
+    device: torch.device
+    vocab_size: int
+
+    def forward(self, tokens: Tensor, spans: Items[Span], rows: Tensor | None = None) -> Tensor:
+        """Logits [rows, vocab_size] after the tokens of ``spans``, which are packed in ``tokens`` [n]."""
+
+    def prefill(self, tokens: Items[int], slot: int, start: int) -> Tensor:
+        """Logits [1, vocab_size] after ``tokens``, which continue the ``start`` ones in ``slot``."""
 
 
 class Pair:
     """Target and, perhaps, draft, at work on the sequences of an engine."""
 
-    def __init__(self, target: Decoder, draft: Decoder | None, *, prefill_chunk: int, adaptive: bool) -> None:
+    packs_prompts = False
+    """Whether one pass takes chunks of several prompts; otherwise they are computed one by one."""
+
+    def __init__(
+        self, target: LanguageModel, draft: LanguageModel | None, *, prefill_chunk: int, adaptive: bool
+    ) -> None:
         self._target = target
         self._draft = draft
         self._device = target.device
@@ -44,11 +62,13 @@ class Pair:
             for slots in (1, batch_size):
                 self.policy.draft.seconds[slots] = self._time(self._draft, slots, 1)
 
-    def prefill(self, sequence: Sequence) -> Chunk | None:
-        """Bring the next chunk of the prompt into a cache; the first output token after the target's last.
+    def prefill(self, sequences: Items[Sequence]) -> list[tuple[Sequence, Chunk]]:
+        """Bring the next chunk of each prompt into a cache; the first tokens of those that are complete."""
+        chunks = [(sequence, self._prefill_one(sequence)) for sequence in sequences]
+        return [(sequence, chunk) for sequence, chunk in chunks if chunk is not None]
 
-        The draft reads the prompt after the target, so that it does not delay the first token.
-        """
+    def _prefill_one(self, sequence: Sequence) -> Chunk | None:
+        """The draft reads the prompt after the target, so that it does not delay the first token."""
         prompt = sequence.request.prompt
         if sequence.target_known < len(prompt):
             start = sequence.target_known
@@ -82,9 +102,9 @@ class Pair:
         lengths = [sequence.draft_limit for sequence in sequences]
         if self._adaptive:
             free = [row for row, sequence in enumerate(sequences) if not sequence.reproducible]
-            best = self.policy.choose(
-                [sequences[row].acceptance for row in free], [lengths[row] for row in free]
-            )
+            limits = [lengths[row] for row in free]
+            seconds = step_costs(limits, self.policy.draft, self.policy.target)
+            best = self.policy.choose([sequences[row].acceptance for row in free], limits, seconds)
             for row in free:
                 lengths[row] = min(best, lengths[row])
         self.latest_draft_length = max(lengths)
@@ -141,16 +161,23 @@ class Pair:
             tokens = [*drafted[:accepted], token]
             log_probs = self._log_probs(sequence, logits[row : row + accepted + 1], tokens)
             row += length + 1
-            known = len(sequence.tokens)
-            sequence.target_known = known + accepted
-            if length:
-                # The burst never reads its own last token.
-                sequence.draft_known = known + min(accepted, length - 1)
-            self.policy.observe(sequence.acceptance, length, accepted)
-            chunks.append((sequence, sequence.extend(tokens, length, log_probs)))
+            chunks.append((sequence, self._advance(sequence, length, tokens, log_probs)))
         return chunks
 
-    def _time(self, decoder: Decoder, slots: int, tokens: int) -> float:
+    def _advance(
+        self, sequence: Sequence, length: int, tokens: Items[int], log_probs: Items[float] = ()
+    ) -> Chunk:
+        """The chunk of a sequence that drafted ``length`` tokens; all but the last of ``tokens`` stand."""
+        accepted = len(tokens) - 1
+        known = len(sequence.tokens)
+        sequence.target_known = known + accepted
+        if length:
+            # The burst never reads its own last token.
+            sequence.draft_known = known + min(accepted, length - 1)
+        self.policy.observe(sequence.acceptance, length, accepted)
+        return sequence.extend(tokens, length, log_probs)
+
+    def _time(self, decoder: LanguageModel, slots: int, tokens: int) -> float:
         """Seconds of a pass over the first ``tokens`` of ``slots`` requests, the second time it runs."""
         spans = [Span(slot, 0, tokens) for slot in range(slots)]
         zeros = torch.zeros(slots * tokens, dtype=torch.long, device=self._device)
@@ -162,11 +189,7 @@ class Pair:
         return watch.laps()[-1]
 
     def _first_token(self, sequence: Sequence, logits: Tensor) -> Chunk:
-        if not bool(torch.isfinite(logits).all()):
-            raise EngineError(
-                "the target's logits are not finite",
-                remedy="Check the checkpoint and its dtype; float16 overflows in models trained in bfloat16.",
-            )
+        check_finite(logits)
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self._device)
         _, following = Chooser([sequence], [0], self._device).judge(logits, nothing)
         tokens = [int(following)]
@@ -191,3 +214,12 @@ class Pair:
         if steps:
             self.policy.draft.observe(round(sum(lengths) / steps), burst / steps)
         self.policy.target.observe(sum(lengths) + len(lengths), verification)
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise EngineError unless the target's ``logits`` are numbers."""
+    if not bool(torch.isfinite(logits).all()):
+        raise EngineError(
+            "the target's logits are not finite",
+            remedy="Check the checkpoint and its dtype; float16 overflows in models trained in bfloat16.",
+        )

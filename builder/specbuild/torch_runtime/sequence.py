@@ -71,9 +71,17 @@ class Sequence:
         """Whether both caches hold the prompt, so that rounds may begin."""
         return self.produced > 0 and (self._draft_limit == 0 or self.draft_known >= len(self.request.prompt))
 
-    def uniform(self, count: int) -> NDArray[np.float64]:
-        """The next numbers in [0, 1) of the request's own stream."""
-        return self._random.random(count)
+    def uniform(self) -> NDArray[np.float64]:
+        """Numbers in [0, 1) for one round, from the request's own stream: 2 · n + 1 for n draft tokens.
+
+        Always as many, so that a round's numbers do not depend on how much earlier rounds drafted.
+        """
+        return self._random.random(2 * self._draft_limit + 1)
+
+    @property
+    def drafts(self) -> bool:
+        """Whether draft tokens are proposed to it at all."""
+        return self._draft_limit > 0
 
     def extend(self, tokens: Tokens[int], drafted: int, log_probs: Tokens[float] = ()) -> Chunk:
         """Take the outcome of a round: all of ``tokens`` but the last one were among ``drafted`` ones.

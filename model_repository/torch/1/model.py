@@ -3,6 +3,7 @@
 
 import functools
 import json
+import os
 from pathlib import Path
 
 import generation
@@ -25,7 +26,11 @@ class TritonPythonModel:
         self.settings = settings(parameters)
         draft = parameters["draft_dir"]
         self.engine = Engine.load(
-            Path(parameters["target_dir"]), Path(draft) if draft else None, self.settings
+            Path(parameters["target_dir"]),
+            Path(draft) if draft else None,
+            self.settings,
+            # A process that has lost its GPU cannot get it back; Triton starts another one.
+            on_lost=lambda: os._exit(1),
         )
         meter = EngineMeter(args["model_name"], self.engine, self.settings.draft_length)
         self.dispatcher = Dispatcher(pb_utils.Logger.log_error, meter)

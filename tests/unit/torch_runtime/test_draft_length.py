@@ -11,6 +11,7 @@ from specbuild.torch_runtime.draft_length import (
     DraftLengthPolicy,
     best_length,
     expected_tokens,
+    step_costs,
 )
 
 
@@ -23,6 +24,14 @@ def flat(c: float) -> tuple[Costs, Costs]:
     return costs({1: c, 64: c}), costs({1: 1.0, 512: 1.0})
 
 
+def best(alphas: list[float], limits: list[int], draft: Costs, target: Costs) -> int:
+    return best_length(alphas, limits, step_costs(limits, draft, target))
+
+
+def choose(policy: DraftLengthPolicy, requests: list[Acceptance], limits: list[int]) -> int:
+    return policy.choose(requests, limits, step_costs(limits, policy.draft, policy.target))
+
+
 @pytest.mark.parametrize(
     ("alpha", "tau"), [(0.5, 1.97), (0.6, 2.38), (0.7, 2.94), (0.8, 3.69), (0.9, 4.69), (1.0, 6.0)]
 )
@@ -31,22 +40,22 @@ def test_expected_tokens_of_five_draft_tokens(alpha: float, tau: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("alpha", "c", "best"), [(0.5, 0.05, 3), (0.7, 0.05, 6), (0.8, 0.1, 6), (0.9, 0.2, 7), (0.6, 0.3, 1)]
+    ("alpha", "c", "fastest"), [(0.5, 0.05, 3), (0.7, 0.05, 6), (0.8, 0.1, 6), (0.9, 0.2, 7), (0.6, 0.3, 1)]
 )
 def test_best_length_is_the_shortest_within_two_percent_of_the_best(
-    alpha: float, c: float, best: int
+    alpha: float, c: float, fastest: int
 ) -> None:
     draft, target = flat(c)
     speeds = [expected_tokens(alpha, n) / (n * c + 1) for n in range(21)]
-    assert speeds.index(max(speeds)) == best
-    chosen = best_length([alpha], [20], draft, target)
-    assert chosen <= best
+    assert speeds.index(max(speeds)) == fastest
+    chosen = best([alpha], [20], draft, target)
+    assert chosen <= fastest
     assert speeds[chosen] >= 0.98 * max(speeds)
 
 
 def test_no_drafting_when_acceptance_is_below_the_cost_ratio() -> None:
     draft, target = flat(0.5)
-    assert best_length([0.3], [8], draft, target) == 0
+    assert best([0.3], [8], draft, target) == 0
 
 
 def test_dear_verification_shortens_the_draft() -> None:
@@ -54,13 +63,13 @@ def test_dear_verification_shortens_the_draft() -> None:
     cheap = costs({1: 1.0, 128: 1.0})
     dear = costs({1: 1.0, 8: 1.0, 128: 16.0})
     alphas, limits = [0.8] * 8, [8] * 8
-    assert best_length(alphas, limits, draft, dear) < best_length(alphas, limits, draft, cheap)
+    assert best(alphas, limits, draft, dear) < best(alphas, limits, draft, cheap)
 
 
 def test_limits_of_single_requests_are_kept() -> None:
     draft, target = flat(0.01)
-    assert best_length([0.9], [2], draft, target) == 2
-    assert best_length([0.9, 0.9], [0, 0], draft, target) == 0
+    assert best([0.9], [2], draft, target) == 2
+    assert best([0.9, 0.9], [0, 0], draft, target) == 0
 
 
 def test_acceptance_is_shrunk_while_little_is_known_and_then_measured() -> None:
@@ -111,7 +120,7 @@ def test_drafting_is_tried_again_from_time_to_time() -> None:
     request = policy.new_request()
     for _ in range(200):
         policy.observe(request, 4, 0)
-    chosen = [policy.choose([request], [4]) for _ in range(100)]
+    chosen = [choose(policy, [request], [4]) for _ in range(100)]
     assert set(chosen) == {0, 1}
     assert 1 <= chosen.count(1) <= 5
 
@@ -122,10 +131,10 @@ def test_drafting_comes_back_when_acceptance_does() -> None:
     request = policy.new_request()
     for _ in range(200):
         policy.observe(request, 4, 0)
-    assert policy.choose([request], [8]) == 0
+    assert choose(policy, [request], [8]) == 0
     lengths = []
     for _ in range(2000):
-        lengths.append(policy.choose([request], [8]))
+        lengths.append(choose(policy, [request], [8]))
         policy.observe(request, lengths[-1], lengths[-1])
     assert lengths[-1] == 8
-    assert policy.choose([], []) == 0
+    assert choose(policy, [], []) == 0

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from specbuild.errors import EngineError
-from specbuild.torch_runtime import Chunk, Engine, QueueFullError, Request, Sampling
+from specbuild.torch_runtime import Chunk, Engine, QueueFullError, Request, Sampling, Settings
 from support import running, tiny_models
 
 PROMPT = [1, 5, 9, 33, 20, 7]
@@ -320,10 +320,10 @@ def test_a_failing_prompt_leaves_the_running_requests_alone(
 ) -> None:
     original = engine._pair.prefill
 
-    def prefill(sequence: Any) -> Any:
-        if sequence.request.prompt == [9]:
+    def prefill(sequences: Any) -> Any:
+        if sequences[0].request.prompt == [9]:
             raise RuntimeError("bad prompt")
-        return original(sequence)
+        return original(sequences)
 
     monkeypatch.setattr(engine._pair, "prefill", prefill)
     healthy = running.start(engine, Request(prompt=PROMPT, max_tokens=60))
@@ -379,3 +379,32 @@ def test_requests_from_many_threads(engine: Engine) -> None:
     for thread in threads:
         thread.join(running.DEADLINE_S)
     assert outputs == [expected] * 40
+
+
+def test_a_lost_device_ends_everything_and_tells_the_owner(
+    pair: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore")
+
+    lost = threading.Event()
+    settings = Settings(
+        draft_length=2,
+        adaptive=False,
+        max_batch_size=2,
+        max_input_len=100,
+        max_seq_len=128,
+        device="cpu",
+        threads=1,
+    )
+    with Engine.load(*pair, settings, on_lost=lost.set) as loaded:
+        running.finish(loaded, Request(prompt=PROMPT, max_tokens=3))
+        monkeypatch.setattr(loaded._pair, "play", fail)
+        monkeypatch.setattr("specbuild.torch_runtime.device.probe", fail)
+        result = running.start(loaded, Request(prompt=PROMPT, max_tokens=9)).wait()
+        assert lost.wait(running.DEADLINE_S)
+        with pytest.raises(
+            EngineError, match="the GPU does not answer: CUDA error: an illegal memory access"
+        ):
+            loaded.submit(Request(prompt=PROMPT, max_tokens=3), on_chunk=print, on_error=print)
+    assert isinstance(result.error, EngineError)
