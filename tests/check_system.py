@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Checks what pip cannot install, before the virtual environment is made. Runs on any Python 3.
 
-Prints the command that installs what is missing and exits 1.
+Prints the command that installs what is missing and exits 1. What the tests alone need is a note, since
+`make demo` works without it; with --tests it is an error too.
 """
 
 import importlib.util
 import os
+import shutil
 import sys
 import sysconfig
 from pathlib import Path
@@ -31,13 +33,23 @@ def problems():
         )
 
 
-def main():
+def test_problems():
+    """What only the tests need, in the same form."""
+    if not any(map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))):
+        yield "there is no Chromium: `make test` looks at the report's page in it", "apt-get install chromium"
+
+
+def main(argv):
     """Print every problem; the exit code."""
     found = list(problems())
-    for what, remedy in found:
-        sys.stderr.write(f"error: {what}\n  fix: {remedy}\n")
+    notes = list(test_problems())
+    if "--tests" in argv:
+        found, notes = found + notes, []
+    for kind, entries in (("error", found), ("note", notes)):
+        for what, remedy in entries:
+            sys.stderr.write(f"{kind}: {what}\n  fix: {remedy}\n")
     return 1 if found else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -24,6 +24,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "engines": ("specbuild.commands.engines:engines", "Build the engines of both models."),
     "repository": ("specbuild.commands.repository:repository", "Write or verify the Triton repository."),
     "serve": ("specbuild.commands.serve:serve", "Start Triton on the repository; Ctrl-C stops it."),
+    "rehearse": ("specbuild.commands.rehearse:rehearse", "Run an engine repository here, without a GPU."),
     "generate": ("specbuild.commands.generate:generate", "Stream one prompt from the running server."),
     "bench": ("specbuild.commands.bench:bench", "Measure latency, throughput and the speed-up."),
     "migrate": ("specbuild.commands.migrate:migrate", "Move from TensorRT engines to the LLM API."),

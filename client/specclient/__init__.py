@@ -2,7 +2,8 @@
 """Client and benchmark harness for speculatively decoding Triton deployments."""
 
 from specclient.aio import AsyncSpecClient, AsyncStream
-from specclient.channel import Tls
+from specclient.channel import KeepAlive, Tls
+from specclient.chat import ChatTemplate
 from specclient.completion import Chunk, Completion, Counters
 from specclient.errors import (
     AccessDenied,
@@ -19,6 +20,7 @@ from specclient.errors import (
     RequestTimeout,
     ServerFailure,
     SpecClientError,
+    TlsError,
     TotalTimeout,
 )
 from specclient.inspection import Metadata
@@ -31,6 +33,7 @@ __all__ = [
     "AccessDenied",
     "AsyncSpecClient",
     "AsyncStream",
+    "ChatTemplate",
     "Chunk",
     "ClientClosed",
     "Completion",
@@ -42,6 +45,7 @@ __all__ = [
     "IdleTimeout",
     "IncompleteStream",
     "InvalidRequest",
+    "KeepAlive",
     "Metadata",
     "ModelNotFound",
     "ModelNotReady",
@@ -54,5 +58,6 @@ __all__ = [
     "Stream",
     "Timeout",
     "Tls",
+    "TlsError",
     "TotalTimeout",
 ]

@@ -4,31 +4,34 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import copy
 import uuid
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import grpc
-import grpc.aio
-from tritonclient.grpc import service_pb2
-
-from specclient import channel, inspection, stream
+from specclient import address, channel
+from specclient.chat import ChatTemplate
 from specclient.completion import Chunk, Completion
-from specclient.errors import ClientClosed, SpecClientError, subject
+from specclient.connection import Connection, Prompt, template, text
+from specclient.contract import Contract
+from specclient.errors import AccessDenied, ClientClosed, SpecClientError, subject
 from specclient.exchange import Exchange
+from specclient.grpc_aio import AsyncGrpcCall, AsyncGrpcTransport
+from specclient.http_aio import AsyncHttpCall, AsyncHttpTransport
 from specclient.inspection import Metadata
 from specclient.parameters import GenerationParameters, parameters_from
 from specclient.protocol import FRONT_MODEL
 from specclient.retry import Retry, RetryBudget
-from specclient.status import translate
 from specclient.timeouts import Timeout
 
 
 class AsyncSpecClient:
-    """Generates text with the front model of a Triton server, over gRPC, many requests at a time.
+    """Generates text with the front model of a Triton server, over gRPC or HTTP, many requests at a time.
 
-    async with AsyncSpecClient("127.0.0.1:8001") as client:
+    async with AsyncSpecClient("127.0.0.1:8001") as client:    # or "http://127.0.0.1:8000"
         answer = await client.generate("def main():", max_tokens=64)
         async with client.stream("def main():", temperature=0.8, seed=1) as chunks:
             async for chunk in chunks:
@@ -37,28 +40,38 @@ class AsyncSpecClient:
 
     def __init__(
         self,
-        url: str = channel.DEFAULT_URL,
+        url: str = address.DEFAULT_URL,
         model: str = FRONT_MODEL,
         *,
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         tls: channel.Tls | None = None,
         headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+        keepalive: channel.KeepAlive | None = None,
+        chat_template: ChatTemplate | Path | str | None = None,
     ) -> None:
-        self.endpoint = channel.endpoint(url)
+        """``token`` is a bearer token, ``chat_template`` (a folder will do) what messages need."""
+        self._connection = Connection.checked(
+            url, timeout=timeout, tls=tls, headers=headers, token=token, keepalive=keepalive
+        )
+        self.endpoint = self._connection.address.text
         self.model = model
-        self._timeout = timeout or Timeout()
+        self.chat_template = template(chat_template)
+        self._timeout = self._connection.timeout
         self._budget = RetryBudget(retry or Retry())
-        self._headers = channel.headers(headers or {})
         with subject(self.endpoint):
-            self._credentials = channel.credentials(tls) if tls is not None else None
+            if tls is not None:
+                tls.read()  # what cannot be read is known now, not in the event loop
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._channel: Any = None
+        self._transport: AsyncGrpcTransport | AsyncHttpTransport | None = None
+        self._contract: Contract | None = None
+        self._learning: asyncio.Task[Contract] | None = None
         self._closed = False
 
     async def generate(
         self,
-        prompt: str,
+        prompt: Prompt,
         parameters: GenerationParameters | None = None,
         *,
         timeout: Timeout | None = None,
@@ -75,7 +88,7 @@ class AsyncSpecClient:
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         parameters: GenerationParameters | None = None,
         *,
         timeout: Timeout | None = None,
@@ -87,7 +100,7 @@ class AsyncSpecClient:
         with subject(self.endpoint, request_id):
             self._check_usable()
             exchange = Exchange(
-                prompt,
+                text(prompt, self.chat_template),
                 parameters_from(parameters, fields),
                 model=self.model,
                 endpoint=self.endpoint,
@@ -97,30 +110,28 @@ class AsyncSpecClient:
             )
         return AsyncStream(_Reader(exchange, start=self._start, client_closed=lambda: self._closed))
 
+    async def is_live(self) -> bool:
+        """Whether the server answers at all."""
+        return await self._holds(lambda transport: transport.live(self._timeout.first_token))
+
     async def is_ready(self) -> bool:
         """Whether the server answers and has the model loaded. It may fail on a request all the same."""
-        with subject(self.endpoint):
-            self._check_usable()
-            try:
-                server = await self._ask("ServerReady")
-                return bool(server.ready and (await self._ask("ModelReady", name=self.model)).ready)
-            except SpecClientError:
-                return False
+        return await self._holds(lambda transport: transport.ready(self.model, self._timeout.first_token))
 
     async def metadata(self) -> Metadata:
         """What the server and the model say about themselves. Raises SpecClientError."""
         with subject(self.endpoint):
             self._check_usable()
-            return inspection.metadata(
-                await self._ask("ServerMetadata"), await self._ask("ModelMetadata", name=self.model)
-            )
+            return await self._connected().metadata(self.model, self._timeout.first_token)
 
     async def close(self) -> None:
         """Cancel what is running and release the connection."""
         if not self._closed:
             self._closed = True
-            if self._channel is not None:
-                await self._channel.close()
+            if self._learning is not None:
+                self._learning.cancel()
+            if self._transport is not None:
+                await self._transport.close()
 
     async def __aenter__(self) -> AsyncSpecClient:
         return self
@@ -130,40 +141,62 @@ class AsyncSpecClient:
     ) -> None:
         await self.close()
 
-    def _start(self, exchange: Exchange) -> Any:
-        """Send the request; the call reads the responses."""
+    async def _start(self, exchange: Exchange) -> AsyncGrpcCall | AsyncHttpCall:
+        """Begin an attempt. Raises SpecClientError, and TimeoutError."""
         self._check_usable()
-        call = self._connection().unary_stream(
-            stream.METHOD,
-            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-        )
-        return call(exchange.request, timeout=exchange.begin(), metadata=(*stream.METADATA, *self._headers))
+        seconds = exchange.begin()
+        transport = self._connected()
+        contract = self._contract or await self._learn(exchange.patience())
+        return await transport.call(exchange.outgoing(contract), seconds)
 
-    async def _ask(self, method: str, /, **fields: str) -> Any:
+    async def _learn(self, seconds: float | None) -> Contract:
+        """Ask the model once for its tensors, however many requests wait for the answer."""
+        if self._learning is None:
+            self._learning = asyncio.ensure_future(self._ask())
+            self._learning.add_done_callback(self._learned)
         try:
-            return await inspection.method(self._connection(), method)(
-                inspection.request(method, **fields),
-                timeout=self._timeout.first_token,
-                metadata=self._headers,
-            )
-        except grpc.RpcError as error:
-            raise translate(*_status(error)) from error
+            return await asyncio.wait_for(asyncio.shield(self._learning), seconds)
+        except asyncio.TimeoutError:  # another class than TimeoutError in Python 3.10
+            raise TimeoutError from None
+        except SpecClientError as error:  # each request attributes its own
+            raise copy.copy(error) from error.__cause__
+        except asyncio.CancelledError:
+            if not self._closed:
+                raise
+            raise ClientClosed("the client is closed") from None
 
-    def _connection(self) -> Any:
-        """The channel, made in the running loop, since it cannot be used from another."""
+    async def _ask(self) -> Contract:
+        try:
+            return (await self._connected().metadata(self.model, self._timeout.first_token)).contract
+        except AccessDenied:  # metadata may be restricted where generating is not
+            return Contract()
+
+    def _learned(self, task: asyncio.Task[Contract]) -> None:
+        self._learning = None
+        if not task.cancelled() and task.exception() is None:
+            self._contract = task.result()
+
+    async def _holds(
+        self, question: Callable[[AsyncGrpcTransport | AsyncHttpTransport], Awaitable[bool]]
+    ) -> bool:
+        with subject(self.endpoint):
+            self._check_usable()
+            try:
+                return await question(self._connected())
+            except SpecClientError:
+                return False
+
+    def _connected(self) -> AsyncGrpcTransport | AsyncHttpTransport:
+        """The transport, made in the running loop, since it cannot be used from another."""
         loop = asyncio.get_running_loop()
-        if self._channel is None:
+        if self._transport is None:
             self._loop = loop
-            options = channel.options(self.endpoint, self._timeout)
-            self._channel = (
-                grpc.aio.insecure_channel(self.endpoint, options)
-                if self._credentials is None
-                else grpc.aio.secure_channel(self.endpoint, self._credentials, options)
-            )
+            over_grpc = self._connection.address.protocol == "grpc"
+            kind = AsyncGrpcTransport if over_grpc else AsyncHttpTransport
+            self._transport = kind(self._connection.address, **self._connection.options())
         if loop is not self._loop:
             raise ClientClosed("the client was first used in another event loop")
-        return self._channel
+        return self._transport
 
     def _check_usable(self) -> None:
         if self._closed:
@@ -206,7 +239,11 @@ class _Reader:
     """Carries out one exchange in the running event loop."""
 
     def __init__(
-        self, exchange: Exchange, *, start: Callable[[Exchange], Any], client_closed: Callable[[], bool]
+        self,
+        exchange: Exchange,
+        *,
+        start: Callable[[Exchange], Awaitable[AsyncGrpcCall | AsyncHttpCall]],
+        client_closed: Callable[[], bool],
     ) -> None:
         self.exchange = exchange
         self._start = start
@@ -229,88 +266,33 @@ class _Reader:
             await asyncio.sleep(pause)
 
     async def _attempt(self) -> AsyncGenerator[Chunk, None]:
-        exchange = self.exchange
-        call = self._start(exchange)
-        timer = _Timer(call.cancel)
+        call = None
         try:
-            while not exchange.finished():
-                response = await self._next(call, timer)
-                if response is None:
-                    raise exchange.cut()
-                chunk = exchange.receive(response)
-                if exchange.finished():
-                    await self._end(call, timer)
+            call = await self._start(self.exchange)
+            while not self.exchange.finished():
+                reply = await call.read(self.exchange.patience())
+                if reply is None:
+                    raise self.exchange.cut()
+                chunk = self.exchange.receive(reply)
+                if self.exchange.finished():
+                    await self._end(call)
                 if chunk is not None:
                     yield chunk
-        except asyncio.CancelledError:
-            # grpc.aio reports a call that was cancelled here in the same way as a cancelled task.
-            if not (timer.expired or self._client_closed()):
-                raise
-            raise self._stopped(timed_out=timer.expired) from None
-        except grpc.RpcError as error:
-            raise exchange.failure(*_status(error)) from error
+        except TimeoutError as error:
+            raise self.exchange.silence() from error
+        except SpecClientError as error:
+            failure = self._failure(error)
+            raise failure from (error.__cause__ if failure is error else error)
         finally:
-            timer.close()
-            call.cancel()
+            if call is not None:
+                call.cancel()
 
-    async def _next(self, call: Any, timer: _Timer) -> Any:
-        """The next response; None at the end."""
-        # Armed only while waiting: a slow consumer is not the server's silence.
-        timer.arm(self.exchange.patience())
-        response = await call.read()
-        timer.disarm()
-        return None if response is grpc.aio.EOF else response
+    async def _end(self, call: AsyncGrpcCall | AsyncHttpCall) -> None:
+        """Read the status after the final reply: Triton 2.51 keeps a request cancelled after its end."""
+        with contextlib.suppress(SpecClientError, TimeoutError):  # the answer is whole, whatever comes now
+            await call.read(self.exchange.patience())
 
-    async def _end(self, call: Any, timer: _Timer) -> None:
-        """Read the status after the final response: Triton 2.51 keeps a request cancelled after its end."""
-        try:
-            await self._next(call, timer)
-        except grpc.RpcError:
-            pass  # the answer is whole, whatever the status says
-        except asyncio.CancelledError:
-            if not timer.expired:
-                raise
-
-    def _stopped(self, *, timed_out: bool) -> SpecClientError:
-        return self.exchange.silence() if timed_out else ClientClosed("closed during the request")
-
-
-class _Timer:
-    """Runs an action when a wait gets too long. Re-arming costs no timer of the loop."""
-
-    def __init__(self, action: Callable[[], Any]) -> None:
-        self._action = action
-        self._loop = asyncio.get_running_loop()
-        self._deadline: float | None = None
-        self._handle: asyncio.TimerHandle | None = None
-        self.expired = False
-
-    def arm(self, seconds: float | None) -> None:
-        self._deadline = None if seconds is None else self._loop.time() + seconds
-        if self._deadline is not None and (self._handle is None or self._deadline < self._handle.when()):
-            self._schedule(self._deadline)
-
-    def disarm(self) -> None:
-        self._deadline = None
-
-    def close(self) -> None:
-        if self._handle is not None:
-            self._handle.cancel()
-
-    def _schedule(self, when: float) -> None:
-        self.close()
-        self._handle = self._loop.call_at(when, self._check)
-
-    def _check(self) -> None:
-        self._handle = None
-        if self._deadline is None:
-            return
-        if self._loop.time() < self._deadline:
-            self._schedule(self._deadline)
-        else:
-            self.expired = True
-            self._action()
-
-
-def _status(error: Any) -> tuple[str, str]:
-    return error.code().name, error.details() or ""
+    def _failure(self, error: SpecClientError) -> SpecClientError:
+        if self._client_closed():
+            return self.exchange.attributed(ClientClosed("closed during the request"))
+        return self.exchange.failure(error)

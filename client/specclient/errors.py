@@ -4,6 +4,7 @@
     SpecClientError
     ├── InvalidRequest          the request cannot be served as it is
     ├── ConnectError            nothing answers there, or the connection broke before the first token
+    │   └── TlsError            the two sides do not agree on encryption, or on whom to trust
     ├── RequestTimeout
     │   ├── ConnectTimeout      no connection within ``Timeout.connect``
     │   ├── FirstTokenTimeout   connected, but no token within ``Timeout.first_token``
@@ -61,9 +62,20 @@ class ConnectError(SpecClientError):
     """There is no connection: refused, unknown host, TLS mismatch, not a gRPC port, or it broke."""
 
     default_remedy = (
-        "Check that the server is running and that the address is its gRPC port (8001 unless configured)."
+        "Check that the server is running and that the address is its gRPC port (8001 unless configured), "
+        "or http:// with its HTTP port (8000)."
     )
     retryable = True
+
+
+class TlsError(ConnectError):
+    """Something answers, but not with the TLS that was asked for."""
+
+    default_remedy = (
+        "The two sides do not agree on TLS: pass tls=Tls(...) with the server's root certificate, "
+        "or none for a server without TLS."
+    )
+    retryable = False
 
 
 class RequestTimeout(SpecClientError):
@@ -98,7 +110,7 @@ class TotalTimeout(RequestTimeout):
 class AccessDenied(SpecClientError):
     """The server refuses these credentials."""
 
-    default_remedy = "Pass the headers that the server's restriction expects."
+    default_remedy = "Pass the bearer token or the headers that the server's restriction expects."
 
 
 class ModelNotFound(SpecClientError):

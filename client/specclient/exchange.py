@@ -5,22 +5,24 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import TypeVar
 
-from specclient import stream
+from specclient import protocol
 from specclient.completion import Chunk, Completion
+from specclient.contract import Contract
 from specclient.errors import (
     ConnectError,
     FirstTokenTimeout,
     IdleTimeout,
     IncompleteStream,
+    InvalidRequest,
     RequestTimeout,
     SpecClientError,
     TotalTimeout,
 )
-from specclient.parameters import GenerationParameters
+from specclient.parameters import GenerationParameters, checked_text
+from specclient.reply import Decoder, Outgoing, Reply
 from specclient.retry import RetryBudget
-from specclient.status import translate
 from specclient.timeouts import Timeout
 
 Failure = TypeVar("Failure", bound=SpecClientError)
@@ -43,16 +45,19 @@ class Exchange:
         timeout: Timeout,
         budget: RetryBudget,
     ) -> None:
-        self.request = stream.encode(prompt, parameters, model=model, request_id=request_id)
+        """Raises InvalidRequest."""
+        self.model = model
         self.endpoint = endpoint
         self.request_id = request_id
-        self._log_probs = parameters.return_log_probs
+        self._prompt = checked_prompt(prompt)
+        self._parameters = parameters
         self._timeout = timeout
         self._budget = budget
         self._give_up_at = None if timeout.total is None else time.monotonic() + timeout.total
         self._attempts = 0
         self._sent_ns = time.perf_counter_ns()
-        self._decoder = stream.Decoder()
+        self._decoder = Decoder()
+        self._waits_for_total = False
         self._chunks: list[Chunk] = []
         budget.deposit()
 
@@ -68,46 +73,57 @@ class Exchange:
     def begin(self) -> float | None:
         """Start an attempt; returns the seconds it may take in all."""
         self._attempts += 1
-        self._decoder = stream.Decoder(log_probs=self._log_probs)
+        return self.remaining()
+
+    def outgoing(self, contract: Contract) -> Outgoing:
+        """What to send to a model with ``contract``; the time to the first token counts from here.
+
+        Raises InvalidRequest for what the model cannot do.
+        """
+        tensors = contract.tensors(self._prompt, self._parameters)
+        repeated = contract.speculates_in_one_piece(self._parameters)
+        self._decoder = Decoder(
+            contract,
+            log_probs=self._parameters.return_log_probs,
+            drop_prefix=self._prompt.decode() if repeated else "",
+        )
         self._sent_ns = time.perf_counter_ns()
-        return self._remaining()
+        return Outgoing(self.model, self.request_id, tensors, decoupled=contract.decoupled)
 
     def patience(self) -> float | None:
-        """Seconds to wait for the next response."""
+        """Seconds to wait for the next reply."""
         if self.finished():
             return CLOSE_GRACE_S
-        return self._timeout.idle if self._chunks else self._timeout.first_token
+        limit = self._timeout.idle if self._chunks else self._timeout.first_token
+        remaining = self.remaining()
+        self._waits_for_total = remaining is not None and (limit is None or remaining <= limit)
+        return remaining if self._waits_for_total else limit
 
-    def receive(self, response: Any) -> Chunk | None:
-        """Take one ``ModelStreamInferResponse``; its chunk, or None when it has no content.
-
-        Raises the error that the response stands for.
-        """
-        received_ns = time.perf_counter_ns()
-        if response.error_message:
-            raise self.attributed(translate("", response.error_message))
-        chunk = self._decoder.chunk(response.infer_response, received_ns)
+    def receive(self, reply: Reply) -> Chunk | None:
+        """Take one reply; its chunk, or None when it has no content."""
+        chunk = self._decoder.chunk(reply, time.perf_counter_ns())
         if chunk is not None:
             self._chunks.append(chunk)
         return chunk
 
     def silence(self) -> RequestTimeout:
         """The error for a wait longer than ``patience``."""
-        if self._chunks:
-            error: RequestTimeout = IdleTimeout(f"no further token within {self._timeout.idle} s")
+        if self._waits_for_total:
+            error: RequestTimeout = TotalTimeout(f"not complete within {self._timeout.total} s")
+        elif self._chunks:
+            error = IdleTimeout(f"no further token within {self._timeout.idle} s")
         else:
             error = FirstTokenTimeout(f"no token within {self._timeout.first_token} s")
         return self.attributed(error)
 
-    def failure(self, code: str, text: str) -> SpecClientError:
-        """The error for a stream that ended with gRPC status ``code``."""
-        error = translate(code, text)
+    def failure(self, error: SpecClientError) -> SpecClientError:
+        """The error for an attempt that ended with ``error``."""
         if isinstance(error, ConnectError) and self._chunks:
             error = IncompleteStream(
                 f"the connection broke after {len(self.text)} characters: {error.message}"
             )
-        if isinstance(error, TotalTimeout):
-            error = TotalTimeout(f"not complete within {self._timeout.total} s")
+        if isinstance(error, TotalTimeout):  # the server was faster to see that the time is over
+            return self.silence()
         return self.attributed(error)
 
     def cut(self) -> IncompleteStream:
@@ -121,7 +137,7 @@ class Exchange:
         if self._chunks:
             return None
         pause = self._budget.pause(error, self._attempts)
-        remaining = self._remaining()
+        remaining = self.remaining()
         return pause if pause is None or remaining is None or pause < remaining else None
 
     def attributed(self, error: Failure) -> Failure:
@@ -138,5 +154,16 @@ class Exchange:
         """The whole answer, once the stream has ended."""
         return Completion(self.request_id, tuple(self._chunks), self._sent_ns, self._attempts)
 
-    def _remaining(self) -> float | None:
+    def remaining(self) -> float | None:
+        """Seconds until the whole must be complete; None without a limit."""
         return None if self._give_up_at is None else max(0.0, self._give_up_at - time.monotonic())
+
+
+def checked_prompt(prompt: str) -> bytes:
+    """``prompt`` as UTF-8. Raises InvalidRequest when it is empty, too long or no text."""
+    text = checked_text(prompt, "prompt")
+    if len(text) > protocol.MAX_TEXT_BYTES:
+        raise InvalidRequest(
+            f"the prompt has {len(text):,} bytes", remedy=f"At most {protocol.MAX_TEXT_BYTES:,} are accepted."
+        )
+    return text

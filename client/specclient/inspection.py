@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a server and its model say about themselves, and the requests that ask for it."""
+"""What a server and its model say about themselves, over either protocol."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tritonclient.grpc import service_pb2
-
-SERVICE = "/inference.GRPCInferenceService/"
+from specclient.contract import Contract
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +21,19 @@ class Metadata:
     model_versions: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    decoupled: bool = True
+    """Whether the model can stream: answer one request with several responses."""
+    accumulates: bool = False
+    """Whether each response repeats the text so far."""
+
+    @property
+    def contract(self) -> Contract:
+        """Which tensors a request to the model may hold."""
+        return Contract(frozenset(self.inputs), frozenset(self.outputs), self.decoupled, self.accumulates)
 
 
-def method(channel: Any, name: str) -> Any:
-    """The unary method ``name`` of Triton's service on a channel of either API."""
-    return channel.unary_unary(
-        SERVICE + name,
-        request_serializer=getattr(service_pb2, f"{name}Request").SerializeToString,
-        response_deserializer=getattr(service_pb2, f"{name}Response").FromString,
-    )
-
-
-def request(method: str, /, **fields: str) -> Any:
-    """The message that method ``method`` takes."""
-    return getattr(service_pb2, f"{method}Request")(**fields)
-
-
-def metadata(server: Any, model: Any) -> Metadata:
-    """From a ``ServerMetadataResponse`` and a ``ModelMetadataResponse``."""
+def of_messages(server: Any, model: Any, config: Any) -> Metadata:
+    """From ``ServerMetadataResponse``, ``ModelMetadataResponse`` and ``ModelConfigResponse``."""
     return Metadata(
         server_name=server.name,
         server_version=server.version,
@@ -48,4 +42,29 @@ def metadata(server: Any, model: Any) -> Metadata:
         model_versions=tuple(model.versions),
         inputs=tuple(tensor.name for tensor in model.inputs),
         outputs=tuple(tensor.name for tensor in model.outputs),
+        decoupled=config.config.model_transaction_policy.decoupled,
+        accumulates=_true(config.config.parameters["accumulate_tokens"].string_value)
+        if "accumulate_tokens" in config.config.parameters
+        else False,
     )
+
+
+def of_documents(server: Mapping[str, Any], model: Mapping[str, Any], config: Mapping[str, Any]) -> Metadata:
+    """The same from the JSON of ``/v2``, ``/v2/models/NAME`` and ``/v2/models/NAME/config``."""
+    accumulate = config.get("parameters", {}).get("accumulate_tokens", {}).get("string_value", "")
+    return Metadata(
+        server_name=server.get("name", ""),
+        server_version=server.get("version", ""),
+        model=model.get("name", ""),
+        model_platform=model.get("platform", ""),
+        model_versions=tuple(model.get("versions", ())),
+        inputs=tuple(tensor["name"] for tensor in model.get("inputs", ())),
+        outputs=tuple(tensor["name"] for tensor in model.get("outputs", ())),
+        decoupled=bool(config.get("model_transaction_policy", {}).get("decoupled", False)),
+        accumulates=_true(accumulate),
+    )
+
+
+def _true(text: str) -> bool:
+    """As NVIDIA's BLS model reads its parameter."""
+    return text.lower() in {"true", "yes", "1", "t"}

@@ -40,25 +40,48 @@ class GenerationParameters:
     """Subtracted once from tokens that have been generated; 0 is none."""
     frequency_penalty: float | None = None
     """Subtracted for each time a token has been generated; 0 is none."""
+    length_penalty: float | None = None
+    """Exponent of the length that beam search divides by; 1 is none."""
     num_draft_tokens: int | None = None
-    """Draft tokens per round; 0 turns speculation off, None is the deployment's draft length."""
+    """Draft tokens per round; 0 turns speculation off, None is the deployment's draft length.
+
+    NVIDIA's `tensorrt_llm_bls` does not speculate unless this is given, and then answers in one piece."""
     end_id: int | None = None
     """The end token, in place of the model's."""
     pad_id: int | None = None
     """The padding token, in place of the model's."""
     return_log_probs: bool = False
     """Deliver each token's log-probability."""
+    embedding_bias: tuple[tuple[str, float], ...] = ()
+    """(text, what is added to the logits of its tokens); a mapping will do.
+
+    This and what follows: for NVIDIA's own models only."""
+    guided_decoding_guide_type: str | None = None
+    """json, json_schema, regex, ebnf_grammar or structural_tag."""
+    guided_decoding_guide: str | None = None
+    """The schema, expression or grammar that the answer must follow."""
+    lora_task_id: int | None = None
+    """A LoRA adapter that the server has loaded."""
+    use_draft_logits: bool | None = None
+    """Accept drafts by comparing distributions instead of tokens (`tensorrt_llm_bls`)."""
 
     def __post_init__(self) -> None:
         for name in ("stop", "bad_words"):
             # A text is itself a sequence of texts: "stop" would become s, t, o, p.
             value = getattr(self, name)
             object.__setattr__(self, name, (value,) if isinstance(value, str) else tuple(value))
+        object.__setattr__(self, "embedding_bias", tuple(dict(self.embedding_bias).items()))
         self._check_integers()
         self._check_reals()
         for name in ("stop", "bad_words"):
             for word in getattr(self, name):
                 checked_text(word, name)
+        for word, bias in self.embedding_bias:
+            checked_text(word, "embedding_bias")
+            _check_real("embedding_bias", bias, -FLOAT32_MAX, FLOAT32_MAX)
+        for name in ("guided_decoding_guide_type", "guided_decoding_guide"):
+            if getattr(self, name) is not None:
+                checked_text(getattr(self, name), name)
 
     def _check_integers(self) -> None:
         for name, low, high in (
@@ -69,6 +92,7 @@ class GenerationParameters:
             ("num_draft_tokens", 0, INT32_MAX),
             ("end_id", 0, INT32_MAX),
             ("pad_id", 0, INT32_MAX),
+            ("lora_task_id", 0, 2**64 - 1),
         ):
             value = getattr(self, name)
             if value is None and name != "max_tokens":
@@ -83,14 +107,17 @@ class GenerationParameters:
             ("repetition_penalty", 0.0, FLOAT32_MAX, True),
             ("presence_penalty", -FLOAT32_MAX, FLOAT32_MAX, False),
             ("frequency_penalty", -FLOAT32_MAX, FLOAT32_MAX, False),
+            ("length_penalty", -FLOAT32_MAX, FLOAT32_MAX, False),
         ):
-            value = getattr(self, name)
-            if value is None:
-                continue
-            fits = type(value) in (int, float) and math.isfinite(value) and low <= value <= high
-            if not fits or (open_low and value == low):
-                interval = f"{'above' if open_low else 'from'} {low:g} to {high:g}"
-                raise InvalidRequest(f"{name} is {value!r}", remedy=f"Use a number {interval}.")
+            if getattr(self, name) is not None:
+                _check_real(name, getattr(self, name), low, high, open_low=open_low)
+
+
+def _check_real(name: str, value: Any, low: float, high: float, *, open_low: bool = False) -> None:
+    fits = type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    if not fits or (open_low and value == low):
+        interval = f"{'above' if open_low else 'from'} {low:g} to {high:g}"
+        raise InvalidRequest(f"{name} is {value!r}", remedy=f"Use a number {interval}.")
 
 
 def parameters_from(

@@ -57,6 +57,22 @@ INPUTS: dict[str, Tensor] = {
     "num_draft_tokens": Tensor("INT32", (1,)),
 }
 
+STOCK_INPUTS: dict[str, Tensor] = {
+    # Of NVIDIA's own ensemble and tensorrt_llm_bls, which `ensemble` here does not have.
+    "embedding_bias_words": Tensor("BYTES", (-1,)),
+    "embedding_bias_weights": Tensor("FP32", (-1,)),
+    "lora_task_id": Tensor("UINT64", (1,)),
+    "guided_decoding_guide_type": Tensor("BYTES", (1,)),
+    "guided_decoding_guide": Tensor("BYTES", (1,)),
+    "use_draft_logits": Tensor("BOOL", (1,)),
+    # Their names up to tensorrtllm_backend 0.19, for seed and min_tokens.
+    "random_seed": Tensor("UINT64", (1,)),
+    "min_length": Tensor("INT32", (1,)),
+}
+
+RENAMED = {"seed": "random_seed", "min_tokens": "min_length"}
+"""Input -> its name in the older generation of NVIDIA's repositories."""
+
 OUTPUTS: dict[str, Tensor] = {
     "text_output": Tensor("BYTES", (-1,)),
     "cum_log_probs": Tensor("FP32", (-1,)),

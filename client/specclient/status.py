@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one table from gRPC's status codes and Triton's texts to ``specclient.errors``.
+"""The one table from status codes and Triton's texts to ``specclient.errors``.
 
 Triton's own checks of a request answer on a stream with a text and no code, even when codes are asked
 for; errors from a model come with their code (measured on 2.51). A rule with code None fits both.
@@ -7,7 +7,10 @@ for; errors from a model come with their code (measured on 2.51). A rule with co
 
 from __future__ import annotations
 
+import os
 import re
+import socket
+import ssl
 from typing import NamedTuple
 
 from specclient.errors import (
@@ -20,6 +23,7 @@ from specclient.errors import (
     QueueFull,
     ServerFailure,
     SpecClientError,
+    TlsError,
     TotalTimeout,
 )
 
@@ -39,9 +43,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "UNAVAILABLE",
         r"handshake failed|TSI_|SSL_ERROR|CERTIFICATE",
-        ConnectError,
-        "The two sides do not agree on TLS: pass tls=Tls(...) with the server's root certificate, "
-        "or none for a server without TLS.",
+        TlsError,
     ),
     Rule(
         "UNAVAILABLE",
@@ -49,12 +51,19 @@ RULES: tuple[Rule, ...] = (
         ConnectError,
         "Check the host's name; there is no such address.",
     ),
+    Rule(
+        "UNAVAILABLE",
+        r"failed to connect.*Socket closed",
+        ConnectError,
+        "Whatever listens there closes the connection: it may want TLS (pass tls=Tls(...)), "
+        "or the port is not the server's gRPC port (8001 unless configured).",
+    ),
     Rule("DEADLINE_EXCEEDED", r"", TotalTimeout),
     # Texts of Triton 2.51 to 2.70 (server/src/grpc, core/src).
     Rule(None, r"Exceeds maximum queue size|maximum queue size", QueueFull),
     Rule(None, r"no available versions|is not ready|not yet ready|has not been loaded", ModelNotReady),
     Rule(None, r"unknown model", ModelNotFound),
-    Rule(None, r"protocol is restricted|expecting header", AccessDenied),
+    Rule(None, r"(protocol|API) is restricted|expecting header", AccessDenied),
     Rule(
         None,
         r"Stub process .* is not healthy",
@@ -83,6 +92,41 @@ def translate(code: str, text: str) -> SpecClientError:
         if (rule.code is None or rule.code == code) and re.search(rule.pattern, text, re.IGNORECASE):
             return rule.error(_message(code, text), remedy=rule.remedy)
     return ServerFailure(_message(code, text))
+
+
+_CODES = {400: "INVALID_ARGUMENT", 401: "UNAUTHENTICATED", 403: "PERMISSION_DENIED", 404: "NOT_FOUND"}
+_CODES |= {429: "UNAVAILABLE", 500: "INTERNAL", 501: "UNIMPLEMENTED", 503: "UNAVAILABLE"}
+"""HTTP status -> the gRPC code that Triton maps to it (server/src/http_server.cc, HttpCodeFromError)."""
+
+
+def translate_http(status: int, text: str) -> SpecClientError:
+    """The error for HTTP ``status`` with Triton's ``text``; the text is empty when something else answers."""
+    if text:
+        return translate(_CODES.get(status, ""), text)
+    said = f"HTTP status {status} without Triton's explanation"
+    if status in {401, 403}:
+        return AccessDenied(said)
+    if status == 429:
+        return QueueFull(said, remedy="A proxy limits the rate: send fewer requests at a time.")
+    if status in {502, 503, 504}:
+        return ConnectError(said, remedy="A proxy answers, but the server behind it does not.")
+    if status >= 500 and status != 501:
+        return ServerFailure(said)
+    return translate("UNIMPLEMENTED", said)
+
+
+def translate_connecting(error: OSError) -> SpecClientError:
+    """The error for a TCP or TLS connection that could not be made."""
+    if isinstance(error, socket.gaierror):
+        return ConnectError(
+            f"cannot connect: {error.strerror}", remedy="Check the host's name; there is no such address."
+        )
+    if isinstance(error, ssl.SSLError):
+        return TlsError(f"cannot connect: {error}")
+    if isinstance(error, TimeoutError):
+        return ConnectTimeout("cannot connect: no answer in time")
+    # asyncio words it its own way.
+    return ConnectError(f"cannot connect: {os.strerror(error.errno) if error.errno else error}")
 
 
 _WORDING = (

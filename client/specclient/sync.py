@@ -8,29 +8,30 @@ import os
 import threading
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import grpc
-from tritonclient.grpc import service_pb2
-
-from specclient import channel, inspection, stream
+from specclient import address, channel
+from specclient.chat import ChatTemplate
 from specclient.completion import Chunk, Completion
-from specclient.errors import ClientClosed, SpecClientError, subject
+from specclient.connection import Connection, Prompt, template, text
+from specclient.contract import Contract
+from specclient.errors import AccessDenied, ClientClosed, SpecClientError, subject
 from specclient.exchange import Exchange
+from specclient.grpc_sync import GrpcCall, GrpcTransport
+from specclient.http_sync import HttpCall, HttpTransport
 from specclient.inspection import Metadata
 from specclient.parameters import GenerationParameters, parameters_from
 from specclient.protocol import FRONT_MODEL
 from specclient.retry import Retry, RetryBudget
-from specclient.status import translate
 from specclient.timeouts import Timeout
-from specclient.watchdog import Watchdog
 
 
 class SpecClient:
-    """Generates text with the front model of a Triton server, over gRPC.
+    """Generates text with the front model of a Triton server, over gRPC or HTTP.
 
-    with SpecClient("127.0.0.1:8001") as client:
+    with SpecClient("127.0.0.1:8001") as client:               # or "http://127.0.0.1:8000"
         print(client.generate("def main():", max_tokens=64).text)
         for chunk in client.stream("def main():", temperature=0.8, seed=1):
             print(chunk.text, end="", flush=True)
@@ -38,46 +39,43 @@ class SpecClient:
 
     def __init__(
         self,
-        url: str = channel.DEFAULT_URL,
+        url: str = address.DEFAULT_URL,
         model: str = FRONT_MODEL,
         *,
         timeout: Timeout | None = None,
         retry: Retry | None = None,
         tls: channel.Tls | None = None,
         headers: Mapping[str, str] | None = None,
+        token: str | None = None,
+        keepalive: channel.KeepAlive | None = None,
+        chat_template: ChatTemplate | Path | str | None = None,
     ) -> None:
-        self.endpoint = channel.endpoint(url)
+        """``token`` is a bearer token, ``chat_template`` (a folder will do) what messages need."""
+        connection = Connection.checked(
+            url, timeout=timeout, tls=tls, headers=headers, token=token, keepalive=keepalive
+        )
+        self.endpoint = connection.address.text
         self.model = model
-        self._timeout = timeout or Timeout()
+        self.chat_template = template(chat_template)
+        self._timeout = connection.timeout
         self._budget = RetryBudget(retry or Retry())
-        self._headers = channel.headers(headers or {})
-        self._watchdog = Watchdog()
         self._process = os.getpid()
         self._closed = threading.Event()
-        options = channel.options(self.endpoint, self._timeout)
+        self._contract: Contract | None = None
         with subject(self.endpoint):
-            self._channel = (
-                grpc.insecure_channel(self.endpoint, options)
-                if tls is None
-                else grpc.secure_channel(self.endpoint, channel.credentials(tls), options)
-            )
-        # On the wire a stream of one request is a unary request; this API spares a thread per call.
-        self._call = self._channel.unary_stream(
-            stream.METHOD,
-            request_serializer=service_pb2.ModelInferRequest.SerializeToString,
-            response_deserializer=service_pb2.ModelStreamInferResponse.FromString,
-        )
+            kind = GrpcTransport if connection.address.protocol == "grpc" else HttpTransport
+            self._transport: GrpcTransport | HttpTransport = kind(connection.address, **connection.options())
 
     def generate(
         self,
-        prompt: str,
+        prompt: Prompt,
         parameters: GenerationParameters | None = None,
         *,
         timeout: Timeout | None = None,
         request_id: str | None = None,
         **fields: Any,
     ) -> Completion:
-        """The whole answer to ``prompt``. Raises SpecClientError.
+        """The whole answer to ``prompt``, a text or chat messages. Raises SpecClientError.
 
         ``fields`` are those of GenerationParameters and go over ``parameters``. The answer is streamed
         underneath, so that all four timeouts hold and its times are known.
@@ -89,7 +87,7 @@ class SpecClient:
 
     def stream(
         self,
-        prompt: str,
+        prompt: Prompt,
         parameters: GenerationParameters | None = None,
         *,
         timeout: Timeout | None = None,
@@ -105,7 +103,7 @@ class SpecClient:
         with subject(self.endpoint, request_id):
             self._check_usable()
             exchange = Exchange(
-                prompt,
+                text(prompt, self.chat_template),
                 parameters_from(parameters, fields),
                 model=self.model,
                 endpoint=self.endpoint,
@@ -113,33 +111,27 @@ class SpecClient:
                 timeout=timeout or self._timeout,
                 budget=self._budget,
             )
-        return Stream(
-            _Reader(exchange, start=self._start, watchdog=self._watchdog, client_closed=self._closed)
-        )
+        return Stream(_Reader(exchange, start=self._start, client_closed=self._closed))
+
+    def is_live(self) -> bool:
+        """Whether the server answers at all."""
+        return self._holds(lambda: self._transport.live(self._timeout.first_token))
 
     def is_ready(self) -> bool:
         """Whether the server answers and has the model loaded. It may fail on a request all the same."""
-        with subject(self.endpoint):
-            self._check_usable()
-            try:
-                return bool(self._ask("ServerReady").ready and self._ask("ModelReady", name=self.model).ready)
-            except SpecClientError:
-                return False
+        return self._holds(lambda: self._transport.ready(self.model, self._timeout.first_token))
 
     def metadata(self) -> Metadata:
         """What the server and the model say about themselves. Raises SpecClientError."""
         with subject(self.endpoint):
             self._check_usable()
-            return inspection.metadata(
-                self._ask("ServerMetadata"), self._ask("ModelMetadata", name=self.model)
-            )
+            return self._transport.metadata(self.model, self._timeout.first_token)
 
     def close(self) -> None:
         """Cancel what is running and release the connection."""
         if not self._closed.is_set():
             self._closed.set()
-            self._channel.close()
-            self._watchdog.close()
+            self._transport.close()
 
     def __enter__(self) -> SpecClient:
         return self
@@ -149,24 +141,28 @@ class SpecClient:
     ) -> None:
         self.close()
 
-    def _start(self, exchange: Exchange) -> Any:
-        """Send the request; the call yields the responses."""
+    def _start(self, exchange: Exchange) -> GrpcCall | HttpCall:
+        """Begin an attempt. Raises SpecClientError."""
         self._check_usable()
         seconds = exchange.begin()
-        try:
-            return self._call(exchange.request, timeout=seconds, metadata=(*stream.METADATA, *self._headers))
-        except ValueError:  # closed by another thread since the check
-            raise ClientClosed("the client is closed") from None
+        contract = self._contract or self._learn(exchange.patience())
+        return self._transport.call(exchange.outgoing(contract), seconds)
 
-    def _ask(self, method: str, /, **fields: str) -> Any:
+    def _learn(self, seconds: float | None) -> Contract:
+        """Ask the model once for its tensors. Several threads may do so at the same time."""
         try:
-            return inspection.method(self._channel, method)(
-                inspection.request(method, **fields),
-                timeout=self._timeout.first_token,
-                metadata=self._headers,
-            )
-        except grpc.RpcError as error:
-            raise translate(error.code().name, error.details() or "") from error
+            self._contract = self._transport.metadata(self.model, seconds).contract
+        except AccessDenied:  # metadata may be restricted where generating is not
+            self._contract = Contract()
+        return self._contract
+
+    def _holds(self, question: Callable[[], bool]) -> bool:
+        with subject(self.endpoint):
+            self._check_usable()
+            try:
+                return question()
+            except SpecClientError:
+                return False
 
     def _check_usable(self) -> None:
         if self._closed.is_set():
@@ -217,16 +213,14 @@ class _Reader:
         self,
         exchange: Exchange,
         *,
-        start: Callable[[Exchange], Any],
-        watchdog: Watchdog,
+        start: Callable[[Exchange], GrpcCall | HttpCall],
         client_closed: threading.Event,
     ) -> None:
         self.exchange = exchange
         self._start = start
-        self._watchdog = watchdog
         self._client_closed = client_closed
         self._cancelled = threading.Event()
-        self._call: Any = None
+        self._call: GrpcCall | HttpCall | None = None
 
     def cancel(self) -> None:
         self._cancelled.set()
@@ -248,47 +242,33 @@ class _Reader:
     def _attempt(self) -> Generator[Chunk, None, None]:
         if self._cancelled.is_set():
             raise ClientClosed("the stream was closed")
-        self._call = call = self._start(self.exchange)
-        timed_out = threading.Event()
-
-        def expire() -> None:
-            timed_out.set()
-            call.cancel()
-
+        call = None
         try:
+            self._call = call = self._start(self.exchange)
             while not self.exchange.finished():
-                response = self._next(call, expire)
-                if response is None:
+                reply = call.read(self.exchange.patience())
+                if reply is None:
                     raise self.exchange.cut()
-                chunk = self.exchange.receive(response)
+                chunk = self.exchange.receive(reply)
                 if self.exchange.finished():
-                    self._end(call, expire)
+                    self._end(call)
                 if chunk is not None:
                     yield chunk
-        except grpc.RpcError as error:
-            raise self._failure(error, timed_out=timed_out.is_set()) from error
+        except TimeoutError as error:
+            raise self.exchange.silence() from error
+        except SpecClientError as error:
+            failure = self._failure(error)
+            raise failure from (error.__cause__ if failure is error else error)
         finally:
-            self._watchdog.disarm(id(call))
-            call.cancel()
+            if call is not None:
+                call.cancel()
 
-    def _next(self, call: Any, expire: Callable[[], None]) -> Any:
-        """The next response; None at the end."""
-        # Armed only while waiting: a slow consumer is not the server's silence.
-        patience = self.exchange.patience()
-        if patience is not None:
-            self._watchdog.arm(id(call), patience, expire)
-        response = next(call, None)
-        self._watchdog.disarm(id(call))
-        return response
+    def _end(self, call: GrpcCall | HttpCall) -> None:
+        """Read the status after the final reply: Triton 2.51 keeps a request cancelled after its end."""
+        with contextlib.suppress(SpecClientError, TimeoutError):  # the answer is whole, whatever comes now
+            call.read(self.exchange.patience())
 
-    def _end(self, call: Any, expire: Callable[[], None]) -> None:
-        """Read the status after the final response: Triton 2.51 keeps a request cancelled after its end."""
-        with contextlib.suppress(grpc.RpcError):  # the answer is whole, whatever the status says
-            self._next(call, expire)
-
-    def _failure(self, error: Any, *, timed_out: bool) -> SpecClientError:
-        if timed_out:
-            return self.exchange.silence()
+    def _failure(self, error: SpecClientError) -> SpecClientError:
         if self._cancelled.is_set() or self._client_closed.is_set():
-            return ClientClosed("closed during the request")
-        return self.exchange.failure(error.code().name, error.details() or "")
+            return self.exchange.attributed(ClientClosed("closed during the request"))
+        return self.exchange.failure(error)

@@ -12,6 +12,8 @@ A limit is needed: when the process behind a model dies, Triton keeps the stream
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 
 from specclient.errors import InvalidRequest
@@ -37,3 +39,9 @@ class Timeout:
                 raise InvalidRequest(
                     f"Timeout.{field.name} is {value}", remedy="Use a positive number of seconds, or None."
                 )
+
+
+def countdown(seconds: float | None) -> Callable[[], float | None]:
+    """A function that says how many of ``seconds`` are left: for several steps with one limit."""
+    end = None if seconds is None else time.monotonic() + seconds
+    return lambda: None if end is None else max(0.0, end - time.monotonic())

@@ -25,8 +25,11 @@ class Watchdog:
         with self._condition:
             self._deadlines[key] = (deadline, action)
             if self._thread is None and not self._closed:
-                self._thread = threading.Thread(target=self._run, name="specclient-watchdog", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="specclient-watchdog", daemon=True)
+                thread.start()
+                self._thread = (
+                    thread  # not before: Ctrl-C in start() must not leave one that cannot be joined
+                )
             elif deadline < self._wakes_at:
                 self._condition.notify()
 

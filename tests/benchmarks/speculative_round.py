@@ -1,19 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a round of the ``speculative`` model costs, and what it gains, on the demo pair behind a real Triton.
 
-    python tests/benchmarks/speculative_round.py [PAIR]
+    specbuild pair synthesize --output build/demo/pair
+    python tests/benchmarks/speculative_round.py --fixed --only round
+    python tests/benchmarks/speculative_round.py --only "first text" "one request" "eight at once"
 
-PAIR is a folder made by ``specbuild pair`` (default: build/demo/pair). Prints one JSON document.
+The generated repository is served with the torch runtime in the engines' place. Prints one JSON document:
+
+- round: milliseconds, as medians over the prompts of the mean of a prompt's rounds. "in the engines" is what
+  the engines' own backend measures from a request's arrival to its answer; "own cost" is the rest, of which
+  "loop" is spent in the loop's code between the calls, and "way to the engines" inside the calls: Triton's
+  queues, the tensors' copies, and the wait for the other process to be scheduled.
+- one request: the pair against the target alone, in turns. first text, eight at once: what they say.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import statistics
 import sys
 import tempfile
 import time
 import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -31,110 +41,123 @@ PROMPTS = (
     "if not isinstance(value,",
     "try:\n    result = ",
 )
-TOKENS = 96
-REPETITIONS = 5
 
 
-def main(pair: Path) -> None:
+def main() -> None:
+    """Print the figures that were asked for."""
+    options = _options()
     with tempfile.TemporaryDirectory() as folder:
-        limits = {"max_batch_size": 8, "max_input_len": 512, "max_seq_len": 1024}
-        settings = settings_for(pair, Path(folder), speculation={"adaptive": True}, limits=limits)
+        limits = {"max_batch_size": 8, "max_input_len": 256, "max_seq_len": 512}
+        speculation = {"adaptive": not options.fixed}
+        settings = settings_for(options.pair, Path(folder), speculation=speculation, limits=limits)
         with rehearsed(settings, threads=2) as server:
             front = Front(server.grpc)
-            measure(front, "ensemble", 1)  # warm
-            report = {
-                "one request": compare(front),
-                "first text": first_text(front),
-                "eight at once": concurrent(front),
-                "round": rounds(front, server.metrics),
-            }
+            bench = Bench(front, server.metrics, options)
+            bench.measure("ensemble")  # warm; the loop learns what its calls cost
+            print(json.dumps({name: FIGURES[name](bench) for name in options.only}, indent=2))
             front.close()
-    print(json.dumps(report, indent=2))
 
 
-def measure(front: Front, model: str, prompts: int = len(PROMPTS)) -> tuple[float, list[Answer]]:
-    """Tokens per second of requests one after the other, and their answers."""
-    start = time.perf_counter()
-    answers = [
-        front.ask(model, text_input=prompt, max_tokens=TOKENS, exclude_input_in_output=True)
-        for prompt in PROMPTS[:prompts]
-    ]
-    return sum(len(one.tokens) for one in answers) / (time.perf_counter() - start), answers
+class Bench:
+    """Requests to one server."""
 
+    def __init__(self, front: Front, metrics: str, options: argparse.Namespace) -> None:
+        self.front = front
+        self.metrics = metrics
+        self.prompts = PROMPTS[: options.prompts]
+        self.tokens: int = options.tokens
+        self.repetitions: int = options.repetitions
 
-def compare(front: Front) -> dict[str, Any]:
-    """The pair against the target alone, in turns."""
-    pairs = [(measure(front, "ensemble"), measure(front, "ensemble_baseline")) for _ in range(REPETITIONS)]
-    (_, ours), (_, theirs) = pairs[-1]
-    speeds = [speed for (speed, _), _ in pairs]
-    plain = [speed for _, (speed, _) in pairs]
-    return {
-        "speculative tokens/s": statistics.median(speeds),
-        "baseline tokens/s": statistics.median(plain),
-        "speed-up": statistics.median(a / b for a, b in zip(speeds, plain, strict=True)),
-        "same tokens": [a.tokens for a in ours] == [b.tokens for b in theirs],
-        "acceptance rate": statistics.mean(one.last("acceptance_rate") for one in ours),
-        "acceptance length": statistics.mean(
-            1 + one.last("total_accepted_draft_tokens") / one.last("num_rounds") for one in ours
-        ),
-    }
-
-
-def first_text(front: Front) -> dict[str, float]:
-    """Milliseconds until the first text of a stream, and until its end."""
-    first, total = [], []
-    for prompt in PROMPTS:
+    def measure(self, model: str) -> tuple[float, list[Answer]]:
+        """Tokens per second of requests one after the other, and their answers."""
+        fields = {"max_tokens": self.tokens, "exclude_input_in_output": True}
         start = time.perf_counter()
-        answer = front.ask(text_input=prompt, max_tokens=TOKENS, stream=True)
-        first.append(answer.arrivals[0] - start)
-        total.append(answer.arrivals[-1] - start)
-    return {"first ms": statistics.median(first) * 1e3, "last ms": statistics.median(total) * 1e3}
+        answers = [self.front.ask(model, text_input=prompt, **fields) for prompt in self.prompts]
+        return sum(len(one.tokens) for one in answers) / (time.perf_counter() - start), answers
+
+    def one_request(self) -> dict[str, Any]:
+        """The pair against the target alone, in turns."""
+        turns = [
+            (self.measure("ensemble"), self.measure("ensemble_baseline")) for _ in range(self.repetitions)
+        ]
+        (_, ours), (_, theirs) = turns[-1]
+        speeds = [(ours, theirs) for (ours, _), (theirs, _) in turns]
+        return {
+            "speculative tokens/s": statistics.median(ours for ours, _ in speeds),
+            "baseline tokens/s": statistics.median(theirs for _, theirs in speeds),
+            "speed-up": statistics.median(ours / theirs for ours, theirs in speeds),
+            "same tokens": [one.tokens for one in ours] == [one.tokens for one in theirs],
+            "acceptance rate": statistics.mean(one.last("acceptance_rate") for one in ours),
+            "acceptance length": statistics.mean(
+                1 + one.last("total_accepted_draft_tokens") / one.last("num_rounds") for one in ours
+            ),
+        }
+
+    def first_text(self) -> dict[str, float]:
+        """Milliseconds until the first text of a stream, and until its end."""
+        first, total = [], []
+        for prompt in self.prompts:
+            start = time.perf_counter()
+            answer = self.front.ask(text_input=prompt, max_tokens=self.tokens, stream=True)
+            first.append(answer.arrivals[0] - start)
+            total.append(answer.arrivals[-1] - start)
+        return {"first ms": statistics.median(first) * 1e3, "last ms": statistics.median(total) * 1e3}
+
+    def eight_at_once(self) -> dict[str, float]:
+        """Eight requests at once against one after the other, in turns."""
+        eight = [self.prompts[number % len(self.prompts)] for number in range(8)]
+        single, many = [], []
+        for _ in range(self.repetitions):
+            single.append(self.measure("ensemble")[0])
+            start = time.perf_counter()
+            answers = self.front.ask_all([{"text_input": one, "max_tokens": self.tokens} for one in eight])
+            many.append(sum(len(one.tokens) for one in answers) / (time.perf_counter() - start))
+        return {
+            "one tokens/s": statistics.median(single),
+            "eight tokens/s": statistics.median(many),
+            "ratio": statistics.median(a / b for a, b in zip(many, single, strict=True)),
+        }
+
+    def round(self) -> dict[str, float]:
+        """Where a round's milliseconds go.
+
+        A short request is taken from a long one: the calls that read the prompt are no rounds.
+        """
+        rows = []
+        for prompt in self.prompts:
+            short, long = (self._spent(prompt, tokens) for tokens in (self.tokens // 4, self.tokens))
+            total = {name: long[name] - short[name] for name in long}
+            count = total["round_seconds_count"]
+            whole, loop, engines = (
+                total[name] / count * 1e3
+                for name in ("round_seconds_sum", "loop_seconds_sum", "call_seconds_total")
+            )
+            rows.append(
+                {
+                    "whole": whole,
+                    "in the engines": engines,
+                    "own cost": whole - engines,
+                    "loop": loop,
+                    "way to the engines": whole - engines - loop,
+                    "calls": total["calls_total"] / count,
+                }
+            )
+        return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+
+    def _spent(self, prompt: str, tokens: int) -> dict[str, float]:
+        """What one request adds to our metrics."""
+        before = scrape(self.metrics)
+        self.front.ask(text_input=prompt, max_tokens=tokens)
+        time.sleep(0.6)  # the counters are published four times a second
+        return {name: value - before.get(name, 0.0) for name, value in scrape(self.metrics).items()}
 
 
-def concurrent(front: Front) -> dict[str, float]:
-    """Eight requests at once against one."""
-    single, many = [], []
-    for _ in range(REPETITIONS):
-        single.append(measure(front, "ensemble", 4)[0])
-        start = time.perf_counter()
-        answers = front.ask_all([{"text_input": prompt, "max_tokens": TOKENS} for prompt in PROMPTS])
-        many.append(sum(len(one.tokens) for one in answers) / (time.perf_counter() - start))
-    return {
-        "one tokens/s": statistics.median(single),
-        "eight tokens/s": statistics.median(many),
-        "ratio": statistics.median(many) / statistics.median(single),
-    }
-
-
-def rounds(front: Front, metrics: str) -> dict[str, float]:
-    """Milliseconds of a round and where they go, as medians over the prompts.
-
-    The time inside the engines is what their own backend measures from a request's arrival to its answer.
-    A short request is taken from a long one: the calls that read the prompt are no rounds.
-    """
-    rows = []
-    for prompt in PROMPTS:
-        short, long = (spent(front, metrics, prompt, tokens) for tokens in (TOKENS // 4, TOKENS))
-        change = {name: long[name] - short[name] for name in long}
-        count = change["round_seconds_count"]
-        whole, engines = change["round_seconds_sum"], change["call_seconds_total"]
-        rows.append(
-            {
-                "whole": whole / count * 1e3,
-                "in the engines": engines / count * 1e3,
-                "outside the calls": change["loop_seconds_sum"] / count * 1e3,
-                "own cost": (whole - engines) / count * 1e3,
-            }
-        )
-    return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
-
-
-def spent(front: Front, metrics: str, prompt: str, tokens: int) -> dict[str, float]:
-    """What one request adds to our metrics."""
-    before = scrape(metrics)
-    front.ask(text_input=prompt, max_tokens=tokens)
-    time.sleep(0.6)  # the counters are published four times a second
-    return {name: value - before.get(name, 0.0) for name, value in scrape(metrics).items()}
+FIGURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
+    "round": Bench.round,
+    "first text": Bench.first_text,
+    "one request": Bench.one_request,
+    "eight at once": Bench.eight_at_once,
+}
 
 
 def scrape(address: str) -> dict[str, float]:
@@ -150,5 +173,18 @@ def scrape(address: str) -> dict[str, float]:
     return values
 
 
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--pair", type=Path, default=Path("build/demo/pair"))
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--tokens", type=int, default=96)
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--fixed", action="store_true", help="always draft to the full, as `round` supposes")
+    parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES))
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path("build/demo/pair"))
+    main()

@@ -24,6 +24,7 @@ from specbuild.config import Config
 from specbuild.errors import ServerError
 from specbuild.server import RunningServer, supervisor
 from support import deployment
+from support.monitoring import samples
 from support.waiting import until
 from support.wire import Stream, WireError, ask
 
@@ -194,6 +195,71 @@ def test_nothing_accumulates_when_many_clients_leave(triton: RunningServer) -> N
 
     warm = come_and_go(50)
     assert come_and_go(200) - warm < 20 << 20
+
+
+BREAKS = """
+
+import threading
+
+submit = Engine.submit
+
+
+def submit_to_break(self, request, *, on_chunk, on_error):
+    chunks = []
+
+    def chunk(one):
+        chunks.append(one)
+        if len(chunks) <= 3:
+            on_chunk(one)
+        if len(chunks) == 3:
+            # After the client has had the time to leave, and before a sign of life would show that it has.
+            threading.Timer(0.2, on_error, [EngineError("the engine broke", remedy="")]).start()
+
+    return submit(self, request, on_chunk=chunk if request.min_tokens else on_chunk, on_error=on_error)
+
+
+Engine.submit = submit_to_break
+"""
+"""Appended to the torch model: the engine gives up a request that asks for min_tokens after three chunks."""
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory: pytest.TempPathFactory) -> Config:
+    mine = deployment.write(tmp_path_factory.mktemp("fragile"), limits={"max_seq_len": 8192})
+    model = mine.repository_dir / "torch" / "1" / "model.py"
+    model.write_text(model.read_text(encoding="utf-8") + BREAKS, encoding="utf-8")
+    return mine
+
+
+def test_an_engine_that_breaks_within_a_stream_is_an_error_and_keeps_no_request(fragile: Config) -> None:
+    """Whether its client is there or has left: Triton waits ten seconds for open requests when it stops."""
+    breaking = {**LONG, "stream": True, "min_tokens": 1}
+    with server.running(fragile) as running:
+        with Stream(running.grpc, breaking) as stream:
+            tokens = 0
+            with pytest.raises(WireError, match="the engine broke"):
+                while True:
+                    tokens += len(stream.next(timeout_s=10.0).ids)
+            assert tokens >= 3
+        for _ in range(16):
+            with Stream(running.grpc, breaking) as leaving:
+                tokens = 0
+                while tokens < 3:
+                    tokens += len(leaving.next().ids)
+        assert ask(running.grpc, "still there", 1)
+        until(lambda: ended(running, "error", "cancelled") == 17, "the engine to break")
+        assert ended(running, "error") > 1
+        start = time.monotonic()
+    assert time.monotonic() - start < 8
+
+
+def ended(triton: RunningServer, *outcomes: str) -> float:
+    """How many requests have ended in these ways."""
+    return sum(
+        value
+        for name, labels, value in samples(triton.metrics)
+        if name == "specbuild_spec_decode_num_requests_total" and labels["outcome"] in outcomes
+    )
 
 
 # The life of the server.

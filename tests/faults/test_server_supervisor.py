@@ -203,3 +203,12 @@ def test_a_program_that_does_not_exist_is_an_error_and_not_a_hang(log: Path) -> 
     result = subprocess.run(command, stdin=subprocess.PIPE, capture_output=True, timeout=10, check=False)
     assert result.returncode not in (0, os.EX_USAGE)
     assert b"NotADirectoryError" in result.stderr or b"FileNotFoundError" in result.stderr
+
+
+def test_a_model_that_shows_no_more_than_its_program_yet_is_none(tmp_path: Path) -> None:
+    """As every model does for a moment, between fork and exec."""
+    command = [str(tmp_path / supervisor.STUB)]
+    with subprocess.Popen(command, executable=sys.executable, stdin=subprocess.PIPE) as process:
+        until(lambda: supervisor.children(os.getpid()), "the process to start")
+        assert list(supervisor.stubs(os.getpid())) == []
+        process.kill()

@@ -5,12 +5,10 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +16,10 @@ import pytest
 
 from specbuild import cli
 from specclient import GenerationParameters, InvalidRequest, ModelNotFound
-from specclient.bench import Progress, Settings, compare, document
+from specclient.bench import Concurrency, Progress, Settings, compare, document
 from specclient.testing import Fail, FakeServer, Received, Say, Step, words
 from support import endpoints
+from support.interruption import interrupted
 
 FIRST, GAP, BURST = 0.05, 0.06, 3
 
@@ -34,7 +33,8 @@ def server() -> Iterator[FakeServer]:
 def settings(server: FakeServer, **changes: Any) -> Settings:
     given = {"request_count": 4, "warmup_request_count": 1, **changes}
     parameters = GenerationParameters(max_tokens=given.pop("max_tokens", 31), temperature=0)
-    return Settings(url=server.url, parameters=given.pop("parameters", parameters), **given)
+    loads = (Concurrency(given.pop("concurrency", 1)),)
+    return Settings(loads=loads, url=server.url, parameters=given.pop("parameters", parameters), **given)
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
@@ -42,20 +42,20 @@ def test_known_delays_are_reported_as_they_are(server: FakeServer, concurrency: 
     report = document(compare(settings(server, request_count=8, concurrency=concurrency)))
     assert report["complete"]
     baseline, speculative = report["baseline"], report["speculative"]
-    # Means over the requests of this run's medians: a loaded machine delays some, not most.
-    assert baseline["ttft_ms"]["p50"] == pytest.approx(FIRST * 1e3, rel=0.2)
+    # Medians: a loaded machine delays some requests, not most. The first chunk has no gap to catch up in.
+    assert FIRST * 1e3 <= baseline["ttft_ms"]["p50"] <= 3 * FIRST * 1e3
     assert baseline["tpot_ms"]["p50"] == pytest.approx(GAP * 1e3, rel=0.05)
     assert baseline["inter_chunk_ms"]["p50"] == pytest.approx(GAP * 1e3, rel=0.05)
     chunks = -(-31 // BURST)
     expected = GAP * (chunks - 1) / 30
     assert speculative["tpot_ms"]["p50"] == pytest.approx(expected * 1e3, rel=0.05)
-    assert speculative["tokens_per_chunk"]["p50"] == pytest.approx(31 / chunks)
+    assert speculative["tokens_per_chunk"]["mean"] == pytest.approx(31 / chunks)
     assert report["speedup"]["p50"] == pytest.approx(GAP / expected, rel=0.05)
     assert report["speedup"]["verdict"] == ("faster" if concurrency == 1 else "inconclusive")
     assert report["draft_acceptance_rate"] == pytest.approx(0.5)
     assert report["acceptance_length"] == pytest.approx(3)
     assert report["greedy_identical"] is True
-    assert baseline["requests"] == speculative["requests"] == 8
+    assert [run["requests"]["succeeded"] for run in report["runs"]] == [8, 8]
     total = min(concurrency, 8) * 31 / (FIRST + 30 * GAP)
     assert baseline["tokens_per_second"] == pytest.approx(total, rel=0.15)
 
@@ -77,7 +77,7 @@ def test_requests_of_both_arms_never_overlap_at_higher_concurrency(server: FakeS
 def test_warm_up_is_sent_but_not_measured(server: FakeServer) -> None:
     seen: list[Progress] = []
     comparison = compare(settings(server, request_count=2, warmup_request_count=3, max_tokens=2), seen.append)
-    assert len(server.requests) == 10 and len(comparison.recording.records) == 4
+    assert len(server.requests) == 10 and sum(len(run.measured) for run in comparison.runs) == 4
     assert [state.phase for state in seen] == ["warm-up"] * 6 + ["measuring"] * 4
     assert [state.done for state in seen] == list(range(1, 11)) and seen[0].total == 10
 
@@ -99,9 +99,9 @@ def test_a_single_failing_request_is_counted_beside_the_figures(server: FakeServ
     server.respond = sometimes
     report = document(compare(settings(server, warmup_request_count=0, max_tokens=4)))
     assert report["complete"] is True
-    assert sorted([report["baseline"]["requests"], report["speculative"]["requests"]]) == [3, 4]
+    assert sorted(run["requests"]["succeeded"] for run in report["runs"]) == [3, 4]
     assert report["speedup"]["pairs"] == 3
-    assert [r["error"] for r in report["requests"] if "error" in r] == ["ServerFailure"]
+    assert [r["error"] for r in report["requests"] if r["error"]] == ["ServerFailure"]
 
 
 def test_when_nothing_is_answered_the_first_error_is_the_result(server: FakeServer) -> None:
@@ -114,7 +114,7 @@ def test_when_nothing_is_answered_the_first_error_is_the_result(server: FakeServ
 
 def test_a_speculative_arm_without_drafts_is_refused_or_noted(server: FakeServer) -> None:
     with pytest.raises(InvalidRequest, match="num_draft_tokens"):
-        settings(server, parameters=GenerationParameters(num_draft_tokens=0))
+        compare(settings(server, parameters=GenerationParameters(num_draft_tokens=0)))
     server.respond = lambda r: [Say("a", (1,)), Say("b", (2,), final=True)]
     assert any("drafted no token" in note for note in document(compare(settings(server)))["warnings"])
 
@@ -181,18 +181,20 @@ def test_no_server_is_an_error_with_a_remedy(
     assert "cannot connect" in err and "fix: " in err and "Traceback" not in err
 
 
-def interrupted(argv: list[str], when: Callable[[], bool], number: int) -> tuple[int, bytes, bytes]:
-    """Exit code, stdout and stderr of a command that gets a signal once ``when`` holds."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "specbuild", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        deadline = time.monotonic() + 30
-        while not when():
-            assert time.monotonic() < deadline and process.poll() is None
-            os.sched_yield()
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
-        return process.returncode, out, err
+def test_generate_speaks_http_and_chat_with_a_token(
+    server: FakeServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tokenizer_config.json").write_text(
+        json.dumps({"chat_template": "[{{ messages[0].content }}]"})
+    )
+    (tmp_path / "token").write_text("t0k\n")
+    server.token = "t0k"
+    argv = ["generate", "hi", "-u", server.http_url, "--max-tokens", "3", "--chat-template", str(tmp_path)]
+    assert run(*argv) == 1 and "bearer token" in capsys.readouterr().err
+    assert run(*argv, "--token-file", str(tmp_path / "token"), "--min-tokens", "2") == 0
+    assert (server.requests[0].prompt, server.requests[0].inputs["min_tokens"]) == ("[hi]", 2)
+    assert run(*argv, "--tls-private-key", str(tmp_path / "token")) == 2
+    assert "mutual TLS is half given" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -11,47 +11,58 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
 import specclient as sc
+from specclient.contract import Contract
 from specclient.testing import EmptyFinal, Fail, FakeServer, Hang, Received, Say, Step, words
 from support import endpoints
 
-
-class Generate(Protocol):
-    """``SpecClient.generate`` of a fresh client."""
-
-    def __call__(self, url: str, prompt: str = "hi", **options: Any) -> sc.Completion: ...
+CLIENT_OPTIONS = {"model", "retry", "tls", "headers", "token", "keepalive", "timeout", "chat_template"}
 
 
-CLIENT_OPTIONS = {"model", "retry", "tls", "headers", "timeout"}
+@dataclass(frozen=True)
+class Generate:
+    """``generate`` of a fresh client: blocking or asyncio, over gRPC or HTTP."""
+
+    api: str
+    protocol: str
+
+    def url(self, server: FakeServer | str) -> str:
+        """Where the server is in this protocol; a string is host:port."""
+        if isinstance(server, FakeServer):
+            return at(server, self.protocol)
+        return server if self.protocol == "grpc" or server.startswith("http") else f"http://{server}"
+
+    def __call__(self, server: FakeServer | str, prompt: Any = "hi", **options: Any) -> sc.Completion:
+        client = {name: options.pop(name) for name in CLIENT_OPTIONS & options.keys()}
+        if self.api == "sync":
+            with sc.SpecClient(self.url(server), **client) as blocking:
+                return blocking.generate(prompt, **options)
+
+        async def run() -> sc.Completion:
+            async with sc.AsyncSpecClient(self.url(server), **client) as client_:
+                return await client_.generate(prompt, **options)
+
+        return asyncio.run(run())
 
 
-def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    client = {name: value for name, value in options.items() if name in CLIENT_OPTIONS}
-    return client, {name: value for name, value in options.items() if name not in CLIENT_OPTIONS}
-
-
-def generate_sync(url: str, prompt: str = "hi", **options: Any) -> sc.Completion:
-    client_options, fields = _split(options)
-    with sc.SpecClient(url, **client_options) as client:
-        return client.generate(prompt, **fields)
-
-
-def generate_async(url: str, prompt: str = "hi", **options: Any) -> sc.Completion:
-    async def run() -> sc.Completion:
-        client_options, fields = _split(options)
-        async with sc.AsyncSpecClient(url, **client_options) as client:
-            return await client.generate(prompt, **fields)
-
-    return asyncio.run(run())
-
-
-@pytest.fixture(params=[generate_sync, generate_async], ids=["sync", "async"])
+@pytest.fixture(params=["sync-grpc", "async-grpc", "sync-http", "async-http"])
 def generate(request: pytest.FixtureRequest) -> Generate:
-    return request.param  # type: ignore[no-any-return]
+    return Generate(*request.param.split("-"))
+
+
+@pytest.fixture(params=["grpc", "http"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    """For tests of one API over both protocols."""
+    return str(request.param)
+
+
+def at(server: FakeServer, protocol: str) -> str:
+    return server.url if protocol == "grpc" else server.http_url
 
 
 @pytest.fixture
@@ -72,7 +83,7 @@ def saying(*steps: Step) -> Callable[[Received], list[Step]]:
 
 def test_an_answer_comes_whole_with_its_figures(server: FakeServer, generate: Generate) -> None:
     server.respond = functools.partial(words, burst=4)
-    answer = generate(server.url, "a prompt", max_tokens=10, request_id="mine")
+    answer = generate(server, "a prompt", max_tokens=10, request_id="mine")
     assert answer.request_id == "mine" == server.requests[0].id
     assert len(answer.token_ids) == 10 == answer.output_tokens
     assert answer.text == "".join(f"w{token} " for token in answer.token_ids)
@@ -86,34 +97,35 @@ def test_the_final_flag_may_come_with_the_last_content_or_alone(
     server: FakeServer, generate: Generate
 ) -> None:
     server.respond = saying(Say("a", (1,)), Say("b", (2,), final=True))
-    assert generate(server.url).text == "ab"
+    assert generate(server).text == "ab"
     server.respond = saying(Say("a", (1,)), Say("b", (2,)), EmptyFinal())
-    assert generate(server.url).text == "ab"
+    assert generate(server).text == "ab"
 
 
 def test_a_character_cut_in_two_arrives_whole(server: FakeServer, generate: Generate) -> None:
     smile = "😀".encode()
     server.respond = saying(Say(smile[:3], (1,)), Say(smile[3:], (2,)), EmptyFinal())
-    answer = generate(server.url)
+    answer = generate(server)
     assert [chunk.text for chunk in answer.chunks] == ["", "😀"]
 
 
 def test_bytes_that_are_no_text_never_reach_the_caller(server: FakeServer, generate: Generate) -> None:
     server.respond = saying(Say(b"ok \xff\xfe", (1,)), Say(b"\xed\xa0\x80", (2,), final=True))
-    generate(server.url).text.encode("utf-8")
+    generate(server).text.encode("utf-8")
 
 
 def test_what_the_caller_says_is_what_the_server_gets(server: FakeServer, generate: Generate) -> None:
-    generate(server.url, "naïve 😀", max_tokens=3, temperature=0.5, num_draft_tokens=4, stop=("x", "é"))
+    generate(server, "naïve 😀", max_tokens=3, temperature=0.5, num_draft_tokens=4, stop=("x", "é"))
     inputs = server.requests[0].inputs
     assert inputs["text_input"] == "naïve 😀"
     assert (inputs["temperature"], inputs["top_p"], inputs["num_draft_tokens"]) == (0.5, 1.0, 4)
     assert inputs["stop_words"] == ("x", "é")
-    assert server.requests[0].headers["triton_grpc_error"] == "true"
+    asks_for_codes = server.requests[0].headers.get("triton_grpc_error") == "true"
+    assert asks_for_codes == (generate.protocol == "grpc")
 
 
 def test_headers_are_sent_with_every_request(server: FakeServer, generate: Generate) -> None:
-    generate(server.url, headers={"Authorization": "Bearer t"})
+    generate(server, headers={"Authorization": "Bearer t"})
     assert server.requests[0].headers["authorization"] == "Bearer t"
 
 
@@ -142,13 +154,16 @@ def test_a_failing_server_gives_a_typed_error_with_the_text_so_far(
     text: str,
 ) -> None:
     server.respond = saying(*steps)
+    if generate.protocol == "http" and not steps:
+        error = sc.ConnectError  # a body that does not end, instead of a stream that ends well
     with pytest.raises(error) as caught:
-        generate(server.url, retry=ONCE, request_id="r7")
+        generate(server, retry=ONCE, request_id="r7")
     assert type(caught.value) is error
-    assert (caught.value.text, caught.value.endpoint, caught.value.request_id) == (text, server.url, "r7")
-    assert server.url in str(caught.value)
+    url = generate.url(server)
+    assert (caught.value.text, caught.value.endpoint, caught.value.request_id) == (text, url, "r7")
+    assert url in str(caught.value)
     server.respond = words
-    assert generate(server.url, max_tokens=1).text
+    assert generate(server, max_tokens=1).text
 
 
 @pytest.mark.parametrize(
@@ -171,7 +186,7 @@ def test_each_deadline_has_its_own_error_and_cancels_on_the_server(
     server.respond = saying(*steps)
     start = time.monotonic()
     with pytest.raises(error) as caught:
-        generate(server.url, timeout=sc.Timeout(**timeout))
+        generate(server, timeout=sc.Timeout(**timeout))
     assert type(caught.value) is error
     assert max(timeout.values()) <= time.monotonic() - start + 0.01
     assert time.monotonic() - start < 5
@@ -179,9 +194,67 @@ def test_each_deadline_has_its_own_error_and_cancels_on_the_server(
     assert server.requests[0].cancelled.wait(5)
 
 
+def test_a_model_that_is_not_ready_is_its_own_error_and_tried_again(
+    server: FakeServer, generate: Generate
+) -> None:
+    server.ready = False
+    with pytest.raises(sc.ModelNotReady):
+        generate(server, retry=ONCE)
+    soon = threading.Timer(0.3, setattr, (server, "ready", True))
+    soon.start()
+    answer = generate(server, max_tokens=1, retry=sc.Retry(attempts=100, reserve=100))
+    soon.join()
+    assert answer.attempts > 1
+
+
+def test_a_bearer_token_opens_what_it_guards(generate: Generate) -> None:
+    with FakeServer(token="t0k3n") as server:
+        assert generate(server, token="t0k3n", max_tokens=1).text
+        for token in (None, "0ther"):
+            with pytest.raises(sc.AccessDenied) as caught:
+                generate(server, token=token)
+            assert "0ther" not in str(caught.value)
+
+
+def test_keep_alive_changes_nothing_that_is_seen(server: FakeServer, generate: Generate) -> None:
+    keepalive = sc.KeepAlive(interval=300, without_requests=True)
+    assert generate(server, keepalive=keepalive, max_tokens=2).output_tokens == 2
+
+
+def test_messages_are_sent_through_the_template(server: FakeServer, generate: Generate) -> None:
+    template = sc.ChatTemplate("{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}")
+    generate(server, [{"role": "user", "content": "hi"}], chat_template=template, max_tokens=1)
+    assert server.requests[0].prompt == "[user]hi"
+    with pytest.raises(sc.InvalidRequest, match="chat template"):
+        generate(server, [{"role": "user", "content": "hi"}])
+
+
+def test_a_model_that_cannot_stream_answers_whole(generate: Generate) -> None:
+    plain = Contract(decoupled=False)
+    with FakeServer(saying(Say("all", (1, 2), final=True)), contract=plain) as server:
+        answer = generate(server)
+        assert (answer.text, len(answer.chunks)) == ("all", 1)
+        assert server.requests[0].inputs["stream"] is False
+        with pytest.raises(sc.ModelNotFound):
+            generate(server, model="other")
+        server.respond = saying(Fail("out of memory"))
+        with pytest.raises(sc.ServerFailure):
+            generate(server)
+
+
+def test_a_request_that_found_its_connection_closed_is_sent_on_a_new_one() -> None:
+    """A server that restarts between two requests is not the second one's fault, even without retries."""
+    first = FakeServer()
+    with sc.SpecClient(first.http_url, retry=ONCE) as client:
+        with first:
+            assert client.generate("hi", max_tokens=1).text
+        with FakeServer(http_port=int(first.http_url.rsplit(":", 1)[1])):
+            assert client.generate("hi", max_tokens=1).text
+
+
 def test_wrong_model_is_its_own_error(server: FakeServer, generate: Generate) -> None:
     with pytest.raises(sc.ModelNotFound, match="no-such"):
-        generate(server.url, model="no-such")
+        generate(server, model="no-such")
 
 
 def test_a_closed_port_a_web_server_and_an_unknown_host_cannot_be_connected_to(generate: Generate) -> None:
@@ -189,31 +262,33 @@ def test_a_closed_port_a_web_server_and_an_unknown_host_cannot_be_connected_to(g
         for url in (f"127.0.0.1:{endpoints.free_port()}", web, "no-such-host.invalid:8001"):
             with pytest.raises(sc.ConnectError) as caught:
                 generate(url, retry=ONCE, timeout=sc.Timeout(connect=3))
-            assert caught.value.endpoint == url
+            assert caught.value.endpoint == generate.url(url)
 
 
-def test_a_host_that_says_nothing_runs_into_the_connect_timeout(generate: Generate) -> None:
+def test_a_host_that_says_nothing_runs_into_a_timeout(generate: Generate) -> None:
+    # Over HTTP the connection exists once TCP says so; the silence is the first token's.
+    expected = sc.ConnectTimeout if generate.protocol == "grpc" else sc.FirstTokenTimeout
     start = time.monotonic()
-    with endpoints.mute() as url, pytest.raises(sc.ConnectTimeout):
-        generate(url, retry=ONCE, timeout=sc.Timeout(connect=0.5))
+    with endpoints.mute() as url, pytest.raises(expected):
+        generate(url, retry=ONCE, timeout=sc.Timeout(connect=0.5, first_token=1))
     assert time.monotonic() - start < 5
 
 
 def test_a_server_killed_in_mid_stream_gives_incomplete_stream(generate: Generate) -> None:
-    with endpoints.child_server() as (url, process):
+    with endpoints.child_server() as (urls, process):
         killer = threading.Timer(0.5, process.send_signal, (signal.SIGKILL,))
         killer.start()
         with pytest.raises(sc.IncompleteStream) as caught:
-            generate(url, timeout=sc.Timeout(idle=20))
+            generate(urls[generate.protocol], timeout=sc.Timeout(idle=20))
         killer.join()
     assert caught.value.text == "before "
 
 
 def test_a_stopped_server_runs_into_a_deadline(generate: Generate) -> None:
-    with endpoints.child_server() as (url, process):
+    with endpoints.child_server() as (urls, process):
         process.send_signal(signal.SIGSTOP)
         with pytest.raises((sc.ConnectTimeout, sc.FirstTokenTimeout)):
-            generate(url, retry=ONCE, timeout=sc.Timeout(connect=0.5, first_token=1))
+            generate(urls[generate.protocol], retry=ONCE, timeout=sc.Timeout(connect=0.5, first_token=1))
 
 
 @pytest.mark.parametrize("prompt", ["", "\ud800"])
@@ -221,8 +296,9 @@ def test_a_prompt_that_is_no_text_is_refused_before_sending(
     server: FakeServer, generate: Generate, prompt: str
 ) -> None:
     with pytest.raises(sc.InvalidRequest) as caught:
-        generate(server.url, prompt, request_id="r")
-    assert (caught.value.endpoint, caught.value.request_id, server.requests) == (server.url, "r", [])
+        generate(server, prompt, request_id="r")
+    assert (caught.value.endpoint, caught.value.request_id) == (generate.url(server), "r")
+    assert server.requests == []
 
 
 def test_nothing_of_grpc_leaks(server: FakeServer, generate: Generate) -> None:
@@ -230,8 +306,8 @@ def test_nothing_of_grpc_leaks(server: FakeServer, generate: Generate) -> None:
     for code in ("ABORTED", "DATA_LOSS", "UNKNOWN", "RESOURCE_EXHAUSTED", "OUT_OF_RANGE", "UNIMPLEMENTED"):
         server.respond = saying(Fail("strange", code))
         with pytest.raises(sc.SpecClientError) as caught:
-            generate(server.url, retry=ONCE)
-        assert caught.value.__cause__ is not None
+            generate(server, retry=ONCE)
+        assert generate.protocol == "http" or caught.value.__cause__ is not None
 
 
 # --- retries ---
@@ -245,7 +321,7 @@ def flaky(failures: int, *failure: Step) -> Callable[[Received], list[Step]]:
 
 def test_a_full_queue_is_tried_again(server: FakeServer, generate: Generate) -> None:
     server.respond = flaky(2, Fail("Exceeds maximum queue size", "UNAVAILABLE"))
-    answer = generate(server.url, retry=sc.Retry(attempts=3, base=0.01))
+    answer = generate(server, retry=sc.Retry(attempts=3, base=0.01))
     assert (answer.text, answer.attempts, len(server.requests)) == ("fine", 3, 3)
     assert len({request.id for request in server.requests}) == 1
 
@@ -253,14 +329,14 @@ def test_a_full_queue_is_tried_again(server: FakeServer, generate: Generate) -> 
 def test_nothing_is_sent_again_after_a_token(server: FakeServer, generate: Generate) -> None:
     server.respond = flaky(1, Say("part", (1,)), Fail("Exceeds maximum queue size", "UNAVAILABLE"))
     with pytest.raises(sc.SpecClientError) as caught:
-        generate(server.url, retry=sc.Retry(attempts=5, base=0.01))
+        generate(server, retry=sc.Retry(attempts=5, base=0.01))
     assert (caught.value.text, len(server.requests)) == ("part", 1)
 
 
 def test_an_invalid_request_is_not_sent_again(server: FakeServer, generate: Generate) -> None:
     server.respond = flaky(1, Fail("top_p: 2", "INVALID_ARGUMENT"))
     with pytest.raises(sc.InvalidRequest):
-        generate(server.url, retry=sc.Retry(attempts=5, base=0.01))
+        generate(server, retry=sc.Retry(attempts=5, base=0.01))
     assert len(server.requests) == 1
 
 
@@ -269,7 +345,7 @@ def test_the_total_timeout_covers_all_attempts(server: FakeServer, generate: Gen
     start = time.monotonic()
     with pytest.raises((sc.QueueFull, sc.TotalTimeout)):
         generate(
-            server.url,
+            server,
             retry=sc.Retry(attempts=1000, base=0.01, reserve=1000),
             timeout=sc.Timeout(total=0.5),
         )
@@ -302,18 +378,21 @@ def tls_server(request: pytest.FixtureRequest) -> Iterator[FakeServer]:
 
 def test_tls_connects_to_a_trusted_server_only(tls_server: FakeServer, generate: Generate) -> None:
     trusting = sc.Tls(root_certificates=endpoints.TLS / "ca.pem")
-    assert generate(tls_server.url, tls=trusting, max_tokens=1).text
-    with pytest.raises(sc.ConnectError) as caught:
-        generate(tls_server.url, tls=sc.Tls(), retry=ONCE)
+    assert generate(tls_server, tls=trusting, max_tokens=1).text
+    with pytest.raises(sc.TlsError) as caught:
+        generate(tls_server, tls=sc.Tls())
     assert "tls=" in caught.value.remedy
 
 
 def test_a_plain_client_at_a_tls_server_and_the_reverse_are_connect_errors(
     server: FakeServer, tls_server: FakeServer, generate: Generate
 ) -> None:
-    for url, tls in ((tls_server.url, None), (server.url, sc.Tls())):
-        with pytest.raises(sc.ConnectError):
+    plain, secure = generate.url(server), generate.url(tls_server)
+    for url, tls in ((secure.replace("https", "http"), None), (plain.replace("http", "https"), sc.Tls())):
+        with pytest.raises(sc.ConnectError) as caught:
             generate(url, tls=tls, retry=ONCE)
+        assert "TLS" in caught.value.remedy
+        assert tls is None or isinstance(caught.value, sc.TlsError)
 
 
 @pytest.mark.parametrize("tls_server", ["mutual"], indirect=True)
@@ -324,15 +403,15 @@ def test_mutual_tls_needs_the_clients_certificate(tls_server: FakeServer, genera
         private_key=endpoints.TLS / "client.key",
         certificate_chain=endpoints.TLS / "client.pem",
     )
-    assert generate(tls_server.url, tls=both, max_tokens=1).text
+    assert generate(tls_server, tls=both, max_tokens=1).text
     with pytest.raises(sc.ConnectError):
-        generate(tls_server.url, tls=sc.Tls(root_certificates=roots), retry=ONCE)
+        generate(tls_server, tls=sc.Tls(root_certificates=roots), retry=ONCE)
 
 
 # --- streaming, cancelling, closing ---
 
 
-def test_chunks_arrive_as_they_are_said() -> None:
+def test_chunks_arrive_as_they_are_said(protocol: str) -> None:
     """The second chunk is said only after the first was received."""
     go = threading.Event()
 
@@ -341,7 +420,7 @@ def test_chunks_arrive_as_they_are_said() -> None:
         assert go.wait(10)
         yield Say("two", (2,), final=True)
 
-    with FakeServer(respond) as server, sc.SpecClient(server.url) as client:
+    with FakeServer(respond) as server, sc.SpecClient(at(server, protocol)) as client:
         stream = client.stream("hi")
         assert next(stream).text == "one "
         go.set()
@@ -349,9 +428,9 @@ def test_chunks_arrive_as_they_are_said() -> None:
         assert stream.completion().text == "one two"
 
 
-def test_leaving_the_stream_cancels_on_the_server(server: FakeServer) -> None:
+def test_leaving_the_stream_cancels_on_the_server(server: FakeServer, protocol: str) -> None:
     server.respond = saying(Say("a", (1,)), Hang())
-    with sc.SpecClient(server.url) as client:
+    with sc.SpecClient(at(server, protocol)) as client:
         with client.stream("hi") as stream:
             next(stream)
         assert server.requests[0].cancelled.wait(5)
@@ -362,9 +441,10 @@ def test_leaving_the_stream_cancels_on_the_server(server: FakeServer) -> None:
 
 async def test_leaving_an_async_stream_or_cancelling_its_task_cancels_on_the_server(
     server: FakeServer,
+    protocol: str,
 ) -> None:
     server.respond = saying(Say("a", (1,)), Hang())
-    async with sc.AsyncSpecClient(server.url) as client:
+    async with sc.AsyncSpecClient(at(server, protocol)) as client:
         async with client.stream("hi") as stream:
             async for _ in stream:
                 break
@@ -383,9 +463,9 @@ async def test_leaving_an_async_stream_or_cancelling_its_task_cancels_on_the_ser
         assert await asyncio.to_thread(server.requests[1].cancelled.wait, 5)
 
 
-def test_another_thread_may_close_a_stream_that_waits(server: FakeServer) -> None:
+def test_another_thread_may_close_a_stream_that_waits(server: FakeServer, protocol: str) -> None:
     server.respond = saying(Say("a", (1,)), Hang())
-    with sc.SpecClient(server.url) as client:
+    with sc.SpecClient(at(server, protocol)) as client:
         stream = client.stream("hi")
         next(stream)
         threading.Timer(0.2, stream.close).start()
@@ -394,9 +474,11 @@ def test_another_thread_may_close_a_stream_that_waits(server: FakeServer) -> Non
         assert caught.value.text == "a"
 
 
-def test_closing_the_client_ends_what_waits_and_refuses_what_follows(server: FakeServer) -> None:
+def test_closing_the_client_ends_what_waits_and_refuses_what_follows(
+    server: FakeServer, protocol: str
+) -> None:
     server.respond = saying(Say("a", (1,)), Hang())
-    client = sc.SpecClient(server.url)
+    client = sc.SpecClient(at(server, protocol))
     stream = client.stream("hi")
     next(stream)
     threading.Timer(0.2, client.close).start()
@@ -408,8 +490,10 @@ def test_closing_the_client_ends_what_waits_and_refuses_what_follows(server: Fak
     client.close()
 
 
-async def test_an_async_client_is_refused_after_closing_and_in_another_loop(server: FakeServer) -> None:
-    client = sc.AsyncSpecClient(server.url)
+async def test_an_async_client_is_refused_after_closing_and_in_another_loop(
+    server: FakeServer, protocol: str
+) -> None:
+    client = sc.AsyncSpecClient(at(server, protocol))
     await client.generate("hi", max_tokens=1)
 
     def elsewhere() -> None:
@@ -422,9 +506,9 @@ async def test_an_async_client_is_refused_after_closing_and_in_another_loop(serv
         await client.generate("hi")
 
 
-async def test_closing_an_async_client_ends_what_waits(server: FakeServer) -> None:
+async def test_closing_an_async_client_ends_what_waits(server: FakeServer, protocol: str) -> None:
     server.respond = saying(Say("a", (1,)), Hang())
-    client = sc.AsyncSpecClient(server.url)
+    client = sc.AsyncSpecClient(at(server, protocol))
     stream = client.stream("hi")
     await anext(stream)
     asyncio.get_running_loop().call_later(0.2, lambda: asyncio.ensure_future(client.close()))
@@ -453,9 +537,9 @@ def test_a_forked_child_cannot_use_its_parents_client() -> None:
         client.close()
 
 
-def test_a_slow_reader_is_not_mistaken_for_a_silent_server(server: FakeServer) -> None:
+def test_a_slow_reader_is_not_mistaken_for_a_silent_server(server: FakeServer, protocol: str) -> None:
     server.respond = saying(Say("a", (1,)), Say("b", (2,)), Say("c", (3,), final=True))
-    with sc.SpecClient(server.url, timeout=sc.Timeout(idle=0.1)) as client:
+    with sc.SpecClient(at(server, protocol), timeout=sc.Timeout(idle=0.1)) as client:
         text = ""
         for chunk in client.stream("hi"):
             text += chunk.text
@@ -466,7 +550,7 @@ def test_a_slow_reader_is_not_mistaken_for_a_silent_server(server: FakeServer) -
 # --- many at a time ---
 
 
-def test_threads_share_a_client_without_mixing_answers(server: FakeServer) -> None:
+def test_threads_share_a_client_without_mixing_answers(server: FakeServer, protocol: str) -> None:
     server.respond = functools.partial(words, burst=3)
 
     def ask(number: int) -> bool:
@@ -478,13 +562,15 @@ def test_threads_share_a_client_without_mixing_answers(server: FakeServer) -> No
             answer.request_id == f"r{number}" and answer.token_ids[0] == first and len(answer.token_ids) == 12
         )
 
-    with sc.SpecClient(server.url) as client, ThreadPoolExecutor(8) as pool:
+    with sc.SpecClient(at(server, protocol)) as client, ThreadPoolExecutor(8) as pool:
         assert all(pool.map(ask, range(400)))
 
 
-async def test_two_hundred_streams_at_a_time_come_back_to_their_callers(server: FakeServer) -> None:
+async def test_two_hundred_streams_at_a_time_come_back_to_their_callers(
+    server: FakeServer, protocol: str
+) -> None:
     server.respond = functools.partial(words, first=0.1, gap=0.02, burst=3)
-    async with sc.AsyncSpecClient(server.url) as client:
+    async with sc.AsyncSpecClient(at(server, protocol)) as client:
         prompts = [f"prompt {number}" for number in range(200)]
         answers = await asyncio.gather(*(client.generate(prompt, max_tokens=9) for prompt in prompts))
     assert [answer.token_ids[0] for answer in answers] == [sum(p.encode()) % 1000 for p in prompts]
@@ -493,26 +579,27 @@ async def test_two_hundred_streams_at_a_time_come_back_to_their_callers(server: 
 # --- inspection ---
 
 
-def test_readiness_follows_the_server(server: FakeServer) -> None:
-    with sc.SpecClient(server.url) as client, sc.SpecClient(server.url, "other") as other:
+def test_readiness_follows_the_server(server: FakeServer, protocol: str) -> None:
+    with sc.SpecClient(at(server, protocol)) as client, sc.SpecClient(at(server, protocol), "other") as other:
         assert client.is_ready() and not other.is_ready()
+        assert client.is_live() and other.is_live()
         server.ready = False
-        assert not client.is_ready()
+        assert not client.is_ready() and client.is_live()
     with sc.SpecClient(f"127.0.0.1:{endpoints.free_port()}") as nobody:
         assert not nobody.is_ready()
         with pytest.raises(sc.ConnectError):
             nobody.metadata()
 
 
-async def test_metadata_names_server_and_model(server: FakeServer) -> None:
-    async with sc.AsyncSpecClient(server.url) as client:
+async def test_metadata_names_server_and_model(server: FakeServer, protocol: str) -> None:
+    async with sc.AsyncSpecClient(at(server, protocol)) as client:
         assert await client.is_ready()
         metadata = await client.metadata()
-    with sc.SpecClient(server.url) as same:
+    with sc.SpecClient(at(server, protocol)) as same:
         assert same.metadata() == metadata
     assert (metadata.server_name, metadata.model) == ("fake", "ensemble")
     assert {"text_input", "num_draft_tokens"} <= set(metadata.inputs)
-    with sc.SpecClient(server.url, "other") as other, pytest.raises(sc.ModelNotFound):
+    with sc.SpecClient(at(server, protocol), "other") as other, pytest.raises(sc.ModelNotFound):
         other.metadata()
 
 
@@ -520,8 +607,8 @@ def test_the_log_never_holds_a_prompt(
     server: FakeServer, generate: Generate, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level("DEBUG"):
-        generate(server.url, "a secret prompt", max_tokens=2)
+        generate(server, "a secret prompt", max_tokens=2)
         server.respond = saying(Fail("boom"))
         with pytest.raises(sc.ServerFailure):
-            generate(server.url, "a secret prompt")
+            generate(server, "a secret prompt")
     assert "secret" not in caplog.text

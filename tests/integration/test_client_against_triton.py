@@ -30,15 +30,25 @@ def triton(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningServer]:
         yield running
 
 
+@pytest.fixture(params=["grpc", "http"])
+def protocol(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def at(server: RunningServer, protocol: str) -> str:
+    return server.grpc if protocol == "grpc" else f"http://{server.http}"
+
+
 @pytest.fixture
-def client(triton: RunningServer) -> Iterator[sc.SpecClient]:
-    with sc.SpecClient(triton.grpc) as client:
+def client(triton: RunningServer, protocol: str) -> Iterator[sc.SpecClient]:
+    with sc.SpecClient(at(triton, protocol)) as client:
         yield client
 
 
 def test_the_server_is_ready_and_describes_itself(client: sc.SpecClient) -> None:
-    assert client.is_ready()
+    assert client.is_live() and client.is_ready()
     metadata = client.metadata()
+    assert metadata.decoupled and not metadata.accumulates
     assert (metadata.server_name, metadata.model) == ("triton", "ensemble")
     assert {"output_ids", "num_rounds", "finish_reason"} <= set(metadata.outputs)
 
@@ -79,8 +89,26 @@ def test_what_only_the_server_can_refuse_comes_back_typed(
     assert client.generate(PROMPT, max_tokens=1).token_ids
 
 
-def test_an_unknown_model_is_model_not_found(triton: RunningServer) -> None:
-    with sc.SpecClient(triton.grpc, "no-such-model") as client:
+def test_log_probs_come_on_request(client: sc.SpecClient) -> None:
+    answer = client.generate(
+        PROMPT, max_tokens=9, return_log_probs=True, temperature=1.0, seed=1, end_id=NEVER
+    )
+    log_probs = [value for chunk in answer.chunks for value in chunk.log_probs]
+    assert len(log_probs) == 9 and all(value < 0 for value in log_probs)
+
+
+def test_both_protocols_give_the_same_answer(triton: RunningServer) -> None:
+    fields = {"max_tokens": 40, "temperature": 1.0, "seed": 7, "end_id": NEVER, "stop": ("zq", "qz")}
+    answers = []
+    for protocol in ("grpc", "http"):
+        with sc.SpecClient(at(triton, protocol)) as client:
+            answers.append(client.generate("naïve 😀", **fields))  # type: ignore[arg-type]
+    assert answers[0].text == answers[1].text and answers[0].token_ids == answers[1].token_ids
+    assert answers[0].counters == answers[1].counters
+
+
+def test_an_unknown_model_is_model_not_found(triton: RunningServer, protocol: str) -> None:
+    with sc.SpecClient(at(triton, protocol), "no-such-model") as client:
         assert not client.is_ready()
         with pytest.raises(sc.ModelNotFound):
             client.generate(PROMPT)
@@ -97,6 +125,30 @@ def test_the_http_port_is_not_taken_for_the_grpc_port(triton: RunningServer) -> 
     assert "gRPC port" in caught.value.remedy
 
 
+def test_the_grpc_port_is_not_taken_for_the_http_port(triton: RunningServer) -> None:
+    with (
+        sc.SpecClient(f"http://{triton.grpc}", retry=sc.Retry(attempts=1)) as client,
+        pytest.raises(sc.ConnectError) as caught,
+    ):
+        client.generate(PROMPT)
+    assert "HTTP port" in caught.value.remedy
+
+
+def test_tls_at_a_server_without_it_is_its_own_error(triton: RunningServer, protocol: str) -> None:
+    url = f"grpcs://{triton.grpc}" if protocol == "grpc" else f"https://{triton.http}"
+    with sc.SpecClient(url) as client, pytest.raises(sc.TlsError):
+        client.generate(PROMPT)
+
+
+def test_a_deadline_frees_the_slot(client: sc.SpecClient) -> None:
+    with pytest.raises(sc.TotalTimeout) as caught:
+        client.generate(
+            PROMPT, max_tokens=4000, num_draft_tokens=0, end_id=NEVER, timeout=sc.Timeout(total=0.5)
+        )
+    assert caught.value.text is not None
+    assert client.generate(PROMPT, max_tokens=2, timeout=sc.Timeout(first_token=20)).text is not None
+
+
 def test_closing_streams_frees_their_slots(client: sc.SpecClient) -> None:
     """Four slots, four endless streams: the next request waits unless they are gone."""
     streams = [client.stream(PROMPT, max_tokens=1_000, num_draft_tokens=0, end_id=NEVER) for _ in range(4)]
@@ -108,9 +160,9 @@ def test_closing_streams_frees_their_slots(client: sc.SpecClient) -> None:
     assert len(answer.token_ids) == 2
 
 
-async def test_fifty_at_a_time_get_what_each_gets_alone(triton: RunningServer) -> None:
+async def test_fifty_at_a_time_get_what_each_gets_alone(triton: RunningServer, protocol: str) -> None:
     prompts = [f"value_{number} = " for number in range(50)]
-    async with sc.AsyncSpecClient(triton.grpc) as client:
+    async with sc.AsyncSpecClient(at(triton, protocol)) as client:
         together = await asyncio.gather(*(client.generate(p, max_tokens=12) for p in prompts))
         alone = [await client.generate(p, max_tokens=12) for p in prompts[:5]]
     assert [a.token_ids for a in together[:5]] == [a.token_ids for a in alone]
@@ -132,11 +184,13 @@ def test_generate_and_compare_from_the_command_line(
 
 
 @pytest.mark.parametrize("victim", ["tritonserver", "triton_python_backend_stub"])
-def test_a_process_killed_in_mid_stream_ends_the_stream_with_an_error(tmp_path: Path, victim: str) -> None:
+def test_a_process_killed_in_mid_stream_ends_the_stream_with_an_error(
+    tmp_path: Path, victim: str, protocol: str
+) -> None:
     """Triton itself: the connection breaks. The model's process: silence, until the idle timeout."""
     settings = deployment.write(tmp_path)
     timeout = sc.Timeout(first_token=10, idle=3)
-    with server.running(settings) as running, sc.SpecClient(running.grpc, timeout=timeout) as client:
+    with server.running(settings) as running, sc.SpecClient(at(running, protocol), timeout=timeout) as client:
         stream = client.stream(PROMPT, max_tokens=1_000, num_draft_tokens=0, end_id=NEVER)
         first = next(stream)
         for process in psutil.Process(os.getpid()).children(recursive=True):
@@ -147,3 +201,24 @@ def test_a_process_killed_in_mid_stream_ends_the_stream_with_an_error(tmp_path: 
     assert caught.value.text.startswith(first.text)
     if victim == "tritonserver":
         assert isinstance(caught.value, sc.IncompleteStream)
+
+
+def test_a_full_queue_is_its_own_error(tmp_path: Path) -> None:
+    """One slot, one place to wait: of eight requests at once some are refused, and the others are whole."""
+    settings = deployment.write(tmp_path, limits={"max_batch_size": 1}, serving={"max_queue_size": 1})
+    fields = {"max_tokens": 300, "num_draft_tokens": 0, "end_id": NEVER}
+
+    async def burst(url: str) -> list[sc.Completion | BaseException]:
+        async with sc.AsyncSpecClient(url, retry=sc.Retry(attempts=1)) as client:
+            return await asyncio.gather(
+                *(client.generate(PROMPT, **fields) for _ in range(8)),  # type: ignore[arg-type]
+                return_exceptions=True,
+            )
+
+    with server.running(settings) as running:
+        for protocol in ("grpc", "http"):
+            outcomes = asyncio.run(burst(at(running, protocol)))
+            whole = [one for one in outcomes if isinstance(one, sc.Completion)]
+            refused = [one for one in outcomes if isinstance(one, sc.QueueFull)]
+            assert whole and refused and len(whole) + len(refused) == 8
+            assert all(one.output_tokens == 300 for one in whole)

@@ -17,6 +17,9 @@ from specbuild.server import RunningServer
 from specclient.protocol import OUTPUTS
 from support import deployment
 from support.deployment import tokenizer
+from support.monitoring import queries, samples
+from support.promql import selectors
+from support.waiting import until
 from support.wire import Response, Stream, WireError, ask
 
 PROMPTS = ["hello world", "The quick 漢字", "zzz 🎉", "def f(x):\n    return x", "ä"]
@@ -206,3 +209,41 @@ def test_a_client_of_nvidias_reads_the_text_as_it_always_did(triton: RunningServ
         0
     ]
     assert isinstance(response.tensors["text_output"][0], bytes)
+
+
+def test_the_dashboard_reads_what_the_server_exports(triton: RunningServer) -> None:
+    exported = samples(triton.metrics)
+    for query in queries():
+        for name, wanted in selectors(query):
+            if name.startswith("specbuild_"):
+                found = [labels for metric, labels, _ in exported if metric == name]
+                assert any(wanted.items() <= labels.items() for labels in found), query
+
+
+def test_the_counters_agree_with_what_the_requests_say(triton: RunningServer) -> None:
+    def counted(name: str, **labels: str) -> float:
+        return sum(
+            value
+            for metric, found, value in samples(triton.metrics)
+            if metric == f"specbuild_spec_decode_{name}" and labels.items() <= found.items()
+        )
+
+    def counts() -> tuple[float, ...]:
+        totals = ("num_rounds", "num_draft_tokens", "num_accepted_tokens", "num_generation_tokens")
+        return (*(counted(f"{name}_total") for name in totals), counted("round_seconds_count"))
+
+    refused = counted("num_requests_total", outcome="refused")
+    with pytest.raises(WireError):
+        ask(triton.grpc, PROMPTS[0], 4, num_draft_tokens=9)
+    # Counts are published in turn: with the refusal all that was counted before it.
+    until(lambda: counted("num_requests_total", outcome="refused") > refused, "the refusal to be counted")
+    before = counts()
+    last = ask(triton.grpc, PROMPTS[1], 50, stream=True, end_id=NEVER)[-1]
+    rounds, drafted, accepted = (
+        last.figure(name) for name in ("num_rounds", "total_draft_tokens", "total_accepted_draft_tokens")
+    )
+    expected = (rounds, drafted, accepted, 50, rounds)
+    until(
+        lambda: tuple(b - a for a, b in zip(before, counts(), strict=True)) == expected,
+        "the request to be counted",
+    )

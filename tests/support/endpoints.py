@@ -23,7 +23,7 @@ def respond(request):
     yield Hang()
 
 with FakeServer(respond) as server:
-    print(server.url, flush=True)
+    print(server.url, server.http_url, flush=True)
     sys.stdin.read()
 """
 
@@ -58,13 +58,17 @@ def web_server() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def child_server() -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A server in a process of its own, which may be killed; it says one chunk and hangs."""
+def child_server() -> Iterator[tuple[dict[str, str], subprocess.Popen[str]]]:
+    """A server in a process of its own, which may be killed; it says one chunk and hangs.
+
+    The addresses are those of "grpc" and "http".
+    """
     with subprocess.Popen(
         [sys.executable, "-c", CHILD], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
         try:
-            yield process.stdout.readline().strip(), process
+            grpc, http = process.stdout.readline().split()
+            yield {"grpc": grpc, "http": http}, process
         finally:
             process.kill()

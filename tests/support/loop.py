@@ -30,11 +30,15 @@ def tables(seed: int, *, sharpness: float = 3.0, noise: float = 1.0) -> tuple[np
 
 @dataclass
 class Meter:
-    rounds: list[Any] = field(default_factory=list)
+    rounds: list[dict[str, Any]] = field(default_factory=list)
     fallbacks: list[str] = field(default_factory=list)
 
-    def round(self, asked_for: Any, outcome: Any, timing: Any) -> None:
-        self.rounds.append((asked_for, outcome, timing))
+    def opened(self, tokens: int) -> None: ...
+
+    def played(self, **figures: Any) -> None:
+        self.rounds.append(figures)
+
+    def spent_outside(self, seconds: float) -> None: ...
 
     def fallback(self, reason: str) -> None:
         self.fallbacks.append(reason)
@@ -55,6 +59,9 @@ class Caller:
 
     def fail(self, error: BaseException) -> None:
         self.failure = error
+
+    def leave(self) -> None:
+        self.finals.append(True)
 
     def gone(self) -> bool:
         return self.left

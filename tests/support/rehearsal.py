@@ -7,6 +7,7 @@ import contextlib
 import os
 import queue
 import time
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -160,3 +161,21 @@ class Front:
     def close(self) -> None:
         self._client.stop_stream(cancel_requests=True)
         self._client.close()
+
+
+def metric(server: RunningServer, name: str, **labels: str) -> float:
+    """Sum of ``specbuild_NAME`` over its labels; models publish their counts four times a second."""
+    text = urllib.request.urlopen(f"http://{server.metrics}/metrics").read().decode()
+    wanted = [f'{key}="{value}"' for key, value in labels.items()]
+    return sum(
+        float(line.rsplit(" ", 1)[1])
+        for line in text.splitlines()
+        if line.startswith(f"specbuild_{name}{{") and all(part in line for part in wanted)
+    )
+
+
+def pair_and_target(front: Front, prompt: str, **fields: Any) -> tuple[list[int], list[int]]:
+    """The tokens of the pair, and those of the target alone."""
+    drafts = {"num_draft_tokens": fields.pop("num_draft_tokens")} if "num_draft_tokens" in fields else {}
+    fields |= {"text_input": prompt, "exclude_input_in_output": True}
+    return front.ask(**fields, **drafts).tokens, front.ask("ensemble_baseline", **fields).tokens

@@ -72,9 +72,17 @@ def test_bad_prompts_are_refused_by_name(folder: Path, text: bytes, reason: str)
 def test_a_prompt_that_cannot_fit_is_refused_by_its_size(folder: Path) -> None:
     vocabulary = prompt.Vocabulary.load(folder, max_input_len=10)
     longest = len("<bos>")
-    vocabulary.prompt(b"a" * 10 * longest)
+    with pytest.raises(prompt.InputError, match=r"text_input: 51 tokens, at most 10 are accepted"):
+        vocabulary.prompt(b"a" * 10 * longest)
     with pytest.raises(prompt.InputError, match=r"text_input: 51 bytes, at most 50 are accepted"):
         vocabulary.prompt(b"a" * (10 * longest + 1))
+
+
+def test_the_longest_prompt_is_counted_in_tokens(folder: Path) -> None:
+    whole = len(prompt.Vocabulary.load(folder).prompt(b"hello"))
+    assert len(prompt.Vocabulary.load(folder, max_input_len=whole).prompt(b"hello")) == whole
+    with pytest.raises(prompt.InputError, match=f"text_input: {whole} tokens, at most {whole - 1} are"):
+        prompt.Vocabulary.load(folder, max_input_len=whole - 1).prompt(b"hello")
 
 
 def test_the_largest_text_is_the_protocols() -> None:

@@ -28,8 +28,8 @@ def play(
             policy.ran_plain(draft_length.PLAIN_BURST, draft_length.PLAIN_BURST * plain_ms / 1e3)
             continue
         accepted = next((n for n in range(length) if chance.random() > alpha), length)
-        policy.draft.observe(length, (1 + length * draft_ms) / 1e3)
-        policy.target.observe(length + 1, target_ms / 1e3)
+        policy.drafted(length, (1 + length * draft_ms) / 1e3)
+        policy.verified(length + 1, target_ms / 1e3)
         policy.judged(request, length, accepted)
     return chosen
 
@@ -61,6 +61,12 @@ def test_it_comes_back_when_the_draft_gets_better() -> None:
     assert common(play(policy, 1500, alpha=0.95, draft_ms=0.3, target_ms=25, plain_ms=22)[-100:]) > 2
 
 
+def test_it_comes_back_soon_when_the_draft_gets_faster() -> None:
+    policy = draft_length.Policy(adaptive=True)
+    assert common(play(policy, 150, alpha=0.8, draft_ms=40, target_ms=25, plain_ms=22)[50:]) == 0
+    assert common(play(policy, 40, alpha=0.8, draft_ms=1, target_ms=25, plain_ms=22)[-20:]) > 2
+
+
 def test_where_it_is_close_plain_decoding_is_measured_too() -> None:
     policy = draft_length.Policy(adaptive=True)
     play(policy, 300, alpha=0.6, draft_ms=3, target_ms=25, plain_ms=24)
@@ -72,8 +78,8 @@ def test_the_limit_is_never_exceeded(limit: int) -> None:
     policy = draft_length.Policy(adaptive=True)
     for _ in range(50):
         assert policy.choose(draft_length.new_request(), limit) <= limit
-        policy.draft.observe(3, 0.001)
-        policy.target.observe(4, 0.03)
+        policy.drafted(3, 0.001)
+        policy.verified(4, 0.03)
         policy.judged(draft_length.new_request(), 3, 3)
 
 
@@ -91,6 +97,46 @@ def test_costs_follow_the_measurements() -> None:
         cost.observe(6, 0.020)
     assert cost.estimate(4) == pytest.approx(0.016, rel=0.1)
     assert cost.estimate(8) == pytest.approx(0.024, rel=0.15)
+
+
+def test_a_slope_in_the_noise_is_not_believed() -> None:
+    """Under load a call takes what the others let it take."""
+    chance = random.Random(1)
+    for _ in range(20):
+        cost = draft_length.Cost(fixed=1.0)
+        for _ in range(60):
+            cost.observe(chance.randint(2, 6), chance.uniform(0.1, 0.3))
+        assert cost.estimate(1) == pytest.approx(cost.estimate(6), rel=0.01)
+
+
+@pytest.mark.parametrize("load", [4.0, 0.25])
+def test_drafting_goes_on_when_the_load_changes(load: float) -> None:
+    policy = draft_length.Policy(adaptive=True)
+    play(policy, 300, alpha=0.8, draft_ms=1.5, target_ms=25, plain_ms=24)
+    chosen = play(policy, 60, alpha=0.8, draft_ms=1.5 * load, target_ms=25 * load, plain_ms=24 * load)
+    assert sum(map(bool, chosen)) > 50
+
+
+def test_what_all_requests_add_to_a_pass_is_taken_into_account() -> None:
+    """One request alone drafts to the full; eight would make the passes long, and draft less."""
+    policy = draft_length.Policy(adaptive=True)
+
+    def verify(requests: int, tokens: int) -> None:
+        entered = [policy.traffic.enter(tokens) for _ in range(requests)]
+        for one in entered:
+            together = policy.traffic.leave(tokens, one)
+            policy.verified(together, 0.020 + 0.005 * together)
+
+    def choose(requests: int) -> int:
+        for _ in range(30):
+            length = policy.choose(draft_length.new_request(), LIMIT) or 1
+            policy.drafted(length, 0.001 * length)
+            verify(requests, length + 1)
+        return int(policy.choose(draft_length.new_request(), LIMIT))
+
+    alone = choose(1)
+    assert choose(8) < alone
+    assert choose(1) == alone
 
 
 def test_one_slow_call_is_not_believed() -> None:

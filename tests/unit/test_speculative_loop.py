@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from support.loop import (
     END,
     VOCABULARY,
     Caller,
+    Rig,
     asked,
     baseline,
     calls,
@@ -90,42 +92,76 @@ def test_an_engine_that_returns_the_end_token_makes_no_difference() -> None:
     assert asyncio.run(subject.generate(**fields)).tokens == baseline(target, **fields)
 
 
+TEXTS, TEXT_LENGTH, LEVEL = 1200, 4, 1e-4
+SAMPLINGS: list[dict[str, Any]] = [
+    {"runtime_top_p": 1.0},
+    {"runtime_top_p": 1.0, "temperature": 0.7},
+    {"runtime_top_k": 4},
+    {"runtime_top_p": 0.8},
+]
+
+
 @pytest.mark.parametrize("by_logits", [False, True], ids=["exact", "logits"])
-@pytest.mark.parametrize(
-    "sampling",
-    [
-        {"runtime_top_p": 1.0},
-        {"runtime_top_p": 1.0, "temperature": 0.7},
-        {"runtime_top_k": 4},
-        {"runtime_top_p": 0.8},
-    ],
-    ids=str,
-)
+@pytest.mark.parametrize("sampling", SAMPLINGS, ids=str)
 def test_sampled_output_has_the_targets_distribution(by_logits: bool, sampling: dict[str, Any]) -> None:
-    """Chi-square test of pairs of successive tokens against their exact probabilities."""
+    """Chi-square test of pairs of successive tokens against their exact probabilities, at level 1e-4.
+
+    Its power is computed in ``power``: if a twelfth of the texts ended otherwise than they should, it would
+    show with probability 0.99.
+    """
     target, draft = tables(5, sharpness=1.0, noise=0.7)
     subject = rig(target, draft, by_logits=by_logits)
-    number, length = 1200, 4
+    observed, wanted = cells(pair_counts(subject, sampling), target, sampling)
+    assert power(wanted, shift=1 / 12) > 0.99
+    assert stats.chisquare(observed, wanted).pvalue > LEVEL
+    assert any(played["asked"] for played in subject.meter.rounds)
+
+
+@pytest.mark.parametrize("by_logits", [False, True], ids=["exact", "logits"])
+def test_that_test_finds_the_engines_own_rule_for_drafts_without_logits(by_logits: bool) -> None:
+    """TensorRT-LLM draws again from everything after a mismatch; calls.py says why the loop sends logits."""
+    target, draft = tables(5, sharpness=1.0, noise=0.7)
+    subject = rig(target, draft, by_logits=by_logits)
+    verify = subject.target.answer
+
+    def without_logits(tensors: Mapping[str, np.ndarray]) -> Mapping[str, np.ndarray]:
+        return verify({name: value for name, value in tensors.items() if name != "draft_logits"})
+
+    subject.target.answer = without_logits  # type: ignore[method-assign]
+    observed, wanted = cells(pair_counts(subject, SAMPLINGS[0]), target, SAMPLINGS[0])
+    assert stats.chisquare(observed, wanted).pvalue < LEVEL
+
+
+def pair_counts(subject: Rig, sampling: dict[str, Any]) -> np.ndarray:
+    """How often each pair of tokens ends a text [vocabulary, vocabulary]."""
 
     async def sample() -> np.ndarray:
         counts = np.zeros((VOCABULARY,) * 2)
-        for seed in range(number):
-            tokens = (await subject.generate(max_tokens=length, seed=seed, **sampling)).tokens
+        for seed in range(TEXTS):
+            tokens = (await subject.generate(max_tokens=TEXT_LENGTH, seed=seed, **sampling)).tokens
             counts[tokens[-2], tokens[-1]] += 1
         return counts
 
-    counts = asyncio.run(sample())
-    expected = number * pair_probabilities(target, length, sampling)
+    return asyncio.run(sample())
+
+
+def cells(counts: np.ndarray, table: np.ndarray, sampling: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    """Observed and expected counts, rare pairs together, for a chi-square test."""
+    expected = TEXTS * pair_probabilities(table, TEXT_LENGTH, sampling)
     assert counts[expected == 0].sum() == 0
     common = expected >= 5
     observed = np.append(counts[common], counts[~common].sum())
     wanted = np.append(expected[common], expected[~common].sum())
     if wanted[-1] < 1:
         observed, wanted = observed[:-1], wanted[:-1] * observed[:-1].sum() / wanted[:-1].sum()
-    from scipy import stats
+    return observed, wanted
 
-    assert stats.chisquare(observed, wanted).pvalue > 1e-4
-    assert any(asked_for.draft for asked_for, _, _ in subject.meter.rounds)
+
+def power(expected: np.ndarray, shift: float) -> float:
+    """Probability that the test shows a ``shift`` of all texts between the two most frequent pairs."""
+    moved = (shift * expected.sum()) ** 2 * (1 / np.sort(expected)[-2:]).sum()
+    freedom = len(expected) - 1
+    return float(stats.ncx2.sf(stats.chi2.isf(LEVEL, freedom), freedom, moved))
 
 
 def pair_probabilities(table: np.ndarray, length: int, sampling: dict[str, Any]) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from specbuild import config, pairing, progress, repository, resources, server, synthetic
-from specbuild.commands import bench
+from specbuild.commands.bench import saving
 from specbuild.commands.options import as_json, print_json, verbose
 from specbuild.commands.remote import server_errors
 from specbuild.config import Config
@@ -19,6 +19,7 @@ from specbuild.engines import torch as engines
 
 if TYPE_CHECKING:
     from specbuild.server import RunningServer
+    from specclient.bench import Document, Outcome
 
 PROMPT = "def read_config(path):\n"
 
@@ -67,14 +68,14 @@ def demo(output: Path, request_count: int, max_tokens: int, as_json: bool) -> No
             report(f"gRPC {running.grpc}")
         _generate(running, max_tokens)
         comparison = _compare(running, request_count, max_tokens)
-    figures = {**_document(comparison), "pair": acceptance}
+    document = _document(comparison, acceptance)
     path = output / "report.json"
-    bench.save(path, figures)
+    saving.save(path, document)
     if as_json:
-        print_json(figures)
+        print_json(document)
     else:
-        _show(comparison, figures, path)
-    bench.raise_failure(comparison)
+        _show(comparison, document, path)
+    saving.raise_failure(comparison)
 
 
 def _settings(output: Path) -> Config:
@@ -121,30 +122,31 @@ def _generate(running: RunningServer, max_tokens: int) -> None:
     click.echo("\n", err=True)
 
 
-def _compare(running: RunningServer, request_count: int, max_tokens: int) -> Any:
+def _compare(running: RunningServer, request_count: int, max_tokens: int) -> Outcome:
     from specclient import GenerationParameters
-    from specclient.bench import Settings
+    from specclient.bench import Settings, compare
 
-    return bench.measure(
-        Settings(
-            url=running.grpc,
-            request_count=request_count,
-            parameters=GenerationParameters(max_tokens=max_tokens, temperature=0.0),
-        )
+    settings = Settings(
+        url=running.grpc,
+        request_count=request_count,
+        parameters=GenerationParameters(max_tokens=max_tokens, temperature=0.0),
     )
+    return saving.measured("bench compare", lambda progress: compare(settings, progress))
 
 
-def _document(comparison: Any) -> dict[str, Any]:
+def _document(comparison: Outcome, acceptance: dict[str, Any]) -> Document:
     from specclient.bench import document
 
-    return document(comparison)
+    report = document(comparison)
+    report["pair"] = acceptance
+    return report
 
 
-def _show(comparison: Any, figures: dict[str, Any], path: Path) -> None:
+def _show(comparison: Outcome, report: Document, path: Path) -> None:
     from rich.console import Console
 
     from specclient.bench import render
 
-    if comparison.recording.records:
-        Console(highlight=False).print(render(figures))
+    if any(run.samples for run in comparison.runs):
+        Console(highlight=False).print(render(report))
     click.echo(f"Synthetic pair, run by PyTorch on this machine. Report: {path}", err=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from specbuild.commands.interrupts import Interrupts
 from specbuild.commands.options import as_json, print_json, verbose
-from specbuild.commands.remote import addressed, sampling, server_errors
+from specbuild.commands.remote import Server, connected, sampling, server_errors
 
 if TYPE_CHECKING:
     from specclient import Completion
@@ -17,11 +18,11 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.argument("prompt")
-@addressed
+@connected
 @sampling
 @as_json
 @verbose
-def generate(prompt: str, url: str, model: str, fields: dict[str, Any], as_json: bool) -> None:
+def generate(prompt: str, server: Server, fields: dict[str, Any], as_json: bool) -> None:
     """Stream the answer to PROMPT from the running server; "-" reads the prompt from stdin.
 
     The text goes to stdout as it arrives, and a line of figures to stderr at the end. Ctrl-C cancels
@@ -31,26 +32,35 @@ def generate(prompt: str, url: str, model: str, fields: dict[str, Any], as_json:
     Example:
       specbuild generate "def quicksort(values):" --max-tokens 64
       specbuild generate - --temperature 0.8 --seed 1 < prompt.txt
+      specbuild generate "Why is the sky blue?" --chat-template build/llama8b/engines/target
     """
     if prompt == "-":
         prompt = _stdin()
-    from specclient import SpecClient
-
-    with server_errors(), SpecClient(url, model) as client, client.stream(prompt, **fields) as chunks:
-        text = ""
-        try:
-            for chunk in chunks:
-                text += chunk.text
-                if not as_json:
-                    click.echo(chunk.text, nl=False)
-        finally:
-            if text and not as_json and not text.endswith("\n"):
-                click.echo()
-        answer = chunks.completion()
+    interrupts = Interrupts()
+    with server_errors():
+        answer = interrupts.run(_answer(interrupts, server, prompt, fields, show=not as_json))
     if as_json:
         print_json(_document(answer))
     else:
         click.echo(_line(answer), err=True)
+
+
+async def _answer(
+    interrupts: Interrupts, server: Server, prompt: str, fields: dict[str, Any], *, show: bool
+) -> Completion:
+    """The whole answer; its text is shown as it comes."""
+    messages = [{"role": "user", "content": prompt}] if server.chat_template is not None else prompt
+    text = ""
+    async with server.connect() as client, client.stream(messages, **fields) as chunks:
+        try:
+            async for chunk in chunks:
+                text += chunk.text
+                if show:
+                    interrupts.echo(chunk.text)
+        finally:
+            if show and text and not text.endswith("\n"):
+                interrupts.echo("\n")
+        return chunks.completion()
 
 
 def _stdin() -> str:

@@ -57,12 +57,18 @@ class Entry:
 
 
 class RehearsalEngine:
-    """Answers requests as the engine that ``limits`` describe would; closes its thread on ``close``."""
+    """Answers requests as the engine that ``limits`` describe would; closes its thread on ``close``.
 
-    def __init__(self, decoder: Decoder, limits: EngineLimits, threads: int | None = None) -> None:
+    A pass takes ``pass_s`` at least.
+    """
+
+    def __init__(
+        self, decoder: Decoder, limits: EngineLimits, threads: int | None = None, pass_s: float = 0.0
+    ) -> None:
         self.limits = limits
         self._decoder = decoder
         self._threads = threads
+        self._pass_s = pass_s
         self._slots = Slots(limits.max_batch_size, reuse=limits.reuse)
         self._waiting: deque[Entry] = deque()
         self._active: list[Entry] = []
@@ -72,14 +78,16 @@ class RehearsalEngine:
         self._thread.start()
 
     @classmethod
-    def load(cls, limits: EngineLimits, weights: Path, *, threads: int | None = None) -> RehearsalEngine:
+    def load(
+        cls, limits: EngineLimits, weights: Path, *, threads: int | None = None, pass_s: float = 0.0
+    ) -> RehearsalEngine:
         """An engine with the model in ``weights`` (Hugging Face format). Raises EngineError."""
         where = torch.device("cpu")
         device.prepare_thread(where, threads)
         # The engine's own limit counts its draft tokens on top of the longest text.
         longest = limits.max_seq_len - limits.max_draft_len
         decoder = Decoder.load(weights, slots=limits.max_batch_size, max_seq_len=longest, where=where)
-        return cls(decoder, limits, threads)
+        return cls(decoder, limits, threads, pass_s)
 
     def submit(self, name: str, tensors: asks.Tensors, caller: Caller) -> None:
         """Take in the request ``name``. Raises RefusedError and EngineError."""
@@ -157,6 +165,7 @@ class RehearsalEngine:
     def _pass(self, works: list[Work]) -> None:
         if not works:
             return
+        start_s = time.monotonic()
         batch = [(work, work.next(PREFILL_CHUNK)) for work in works]
         tokens = torch.tensor([token for _, new in batch for token in new])
         spans = [Span(work.slot, work.known, len(new)) for work, new in batch]
@@ -166,6 +175,7 @@ class RehearsalEngine:
             count = work.wanted(len(new))
             work.advance(len(new), logits[start : start + count])
             start += count
+        time.sleep(max(0.0, start_s + self._pass_s - time.monotonic()))
 
     def _answer(self, entry: Entry) -> None:
         work = entry.work

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import time
@@ -20,6 +21,10 @@ from specbuild.progress import Report
 from specbuild.rehearsal import canaries, stand_in, venue, weights
 from specbuild.rehearsal.canaries import Canary
 from specbuild.repository.placement import ENGINE_MODELS
+
+TARGET_PASS_MS = 20
+"""A pass of the target takes as long at least, about what a large model takes on a GPU: with two small models
+drafting would not pay, and an adaptive loop would soon do without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,10 @@ def rehearse(settings: Config, report: Report) -> Result:
     roles = {ENGINE_MODELS[role] if engines else role: folder for role, folder in cast.folders.items()}
     report("starting Triton")
     start = time.monotonic()
-    with server.running(staged, on=on, variables=venue.variables(roles)) as running:
+    variables = venue.variables(roles) | {
+        venue.PACE_MS: json.dumps({ENGINE_MODELS["target"]: TARGET_PASS_MS})
+    }
+    with server.running(staged, on=on, variables=variables) as running:
         loaded = time.monotonic() - start
         sung = []
         for canary in canaries.sing(running.grpc, baseline=engines):

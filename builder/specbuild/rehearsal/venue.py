@@ -17,6 +17,7 @@ _BACKEND = Path(__file__).with_name("backend")
 _STUBS = Path(__file__).with_name("stubs")
 WEIGHTS = "SPECBUILD_REHEARSAL_WEIGHTS"
 THREADS = "SPECBUILD_REHEARSAL_THREADS"
+PACE_MS = "SPECBUILD_REHEARSAL_PACE_MS"
 
 
 def installation(base: Installation, folder: Path) -> Installation:

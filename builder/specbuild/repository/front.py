@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
+from specbuild import resources
 from specbuild.repository.modelconfig import ModelConfig, set_parameters
 from specclient.protocol import FRONT_MODEL
 
@@ -18,3 +20,9 @@ def generate_with(models: Mapping[str, ModelConfig], generator: str) -> None:
         if step.model_name == _PLACEHOLDER:
             step.model_name = generator
     set_parameters(models["postprocessing"], {"generator": generator})
+
+
+def shared(generator: str, *modules: str) -> dict[str, Path]:
+    """Modules of ``speculative`` that another generating model imports: path in the repository -> file."""
+    folder = resources.folder("model_repository") / "speculative" / "1"
+    return {f"{generator}/1/{module}.py": folder / f"{module}.py" for module in modules}

@@ -23,8 +23,9 @@ def engines(settings: Config) -> tuple[Path, ...]:
 
 
 def files(settings: Config) -> Mapping[str, Path]:
-    """The arguments of the LLM API, beside the model that passes them on."""
-    return {f"{GENERATOR}/1/{ARGUMENTS}": settings.engines_dir / "llmapi" / ARGUMENTS}
+    """The arguments of the LLM API, beside the model that passes them on, and what models share."""
+    arguments = settings.engines_dir / "llmapi" / ARGUMENTS
+    return {f"{GENERATOR}/1/{ARGUMENTS}": arguments, **front.shared(GENERATOR, "caller")}
 
 
 def configure(models: Mapping[str, ModelConfig], settings: Config) -> None:

@@ -60,6 +60,8 @@ def configure(models: Mapping[str, ModelConfig], settings: Config) -> None:
     tokenizer = (settings.engines_dir / "target" / "tokenizer").absolute()
     for name in ("preprocessing", "postprocessing", *ENGINE_MODELS.values()):
         set_parameters(models[name], {"tokenizer_dir": tokenizer})
+    # The engines themselves take longer inputs, since each round sends the whole text again.
+    set_parameters(models["preprocessing"], {"max_input_len": settings.limits.max_input_len})
     for role, name in ENGINE_MODELS.items():
         _set_limits(models[name], settings)
         _set_or_leave_out(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from specbuild.config import Config
+from specbuild.repository import front
 from specbuild.repository.modelconfig import ModelConfig, set_parameters
 
 MODELS = ("ensemble", "preprocessing", "torch", "postprocessing")
@@ -18,8 +19,8 @@ def engines(settings: Config) -> tuple[Path, ...]:
 
 
 def files(settings: Config) -> Mapping[str, Path]:
-    """Files besides the models' own: none."""
-    return {}
+    """Files besides the models' own: what the generating models share."""
+    return front.shared("torch", "caller", "meter")
 
 
 def configure(models: Mapping[str, ModelConfig], settings: Config) -> None:

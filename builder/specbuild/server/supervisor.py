@@ -230,12 +230,14 @@ def _started(pid: int) -> int:
 def _model(pid: int) -> str | None:
     """The model that a stub runs; None for other processes and for one that has ended."""
     try:
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = [*Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"), b""]
     except OSError:
         return None
     if not words[0].endswith(STUB.encode()):
         return None
-    return Path(os.fsdecode(words[1])).parents[1].name  # .../MODEL/1/model.py
+    folders = Path(os.fsdecode(words[1])).parents  # .../MODEL/1/model.py
+    # A process that is just being started or ended shows its first word only.
+    return folders[1].name if len(folders) > 1 else None
 
 
 def sweep(prefix: str) -> list[str]:

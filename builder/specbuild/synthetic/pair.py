@@ -71,7 +71,7 @@ def synthesize(output: Path, recipe: Recipe) -> Synthesized:
         if reused := artifacts.is_current(output, key):
             document = json.loads((output / ACCEPTANCE).read_text(encoding="utf-8"))
         else:
-            _require_torch()
+            require_torch()
             facts = {"kind": "synthetic pair", "text": text.source, "seed": plan.seed}
             with artifacts.publish(output, key=key, facts=facts) as staging:
                 document = _write(staging, plan, text)
@@ -106,7 +106,8 @@ def _check_range(name: str, value: int, low: int, high: int) -> None:
         )
 
 
-def _require_torch() -> None:
+def require_torch() -> None:
+    """Return if PyTorch is installed, else raise MissingDependencyError."""
     if find_spec("torch") is None:
         raise MissingDependencyError(
             "making a synthetic pair needs PyTorch", remedy="Run: pip install 'specbuild[torch]'"

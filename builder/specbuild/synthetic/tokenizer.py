@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The tokenizer both models of a synthetic pair share: byte-level BPE trained on the text."""
+"""The tokenizer both models of a synthetic pair share: byte-level BPE trained on the text, or mere words."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import string
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ import numpy.typing as npt
 BOS, EOS = "<|begin_of_text|>", "<|end_of_text|>"
 BOS_ID, EOS_ID = 0, 1
 MIN_VOCAB_SIZE = 256 + 2
+_LETTERS = 4
 
 _CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -43,6 +46,24 @@ def train(documents: Sequence[str], vocab_size: int) -> Any:
     tokenizer.post_processor = processors.TemplateProcessing(
         single=f"{BOS} $A", pair=f"{BOS} $A {BOS} $B", special_tokens=[(BOS, BOS_ID)]
     )
+    return tokenizer
+
+
+def made_of_words(vocab_size: int) -> Any:
+    """A ``tokenizers.Tokenizer`` of exactly ``vocab_size`` tokens, for models that know no text.
+
+    Every token but the special ones is a word of ``_LETTERS`` letters with the space before it, in the
+    byte-level alphabet, so that any sequence of tokens is a text that encodes to it again. What is no such
+    word encodes to the begin token; no begin token is added.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = itertools.product(string.ascii_lowercase, repeat=_LETTERS)
+    words = {f"Ġ{''.join(word)}": number for number, word in zip(range(2, vocab_size), letters, strict=False)}
+    tokenizer = Tokenizer(models.WordLevel({BOS: BOS_ID, EOS: EOS_ID, **words}, unk_token=BOS))
+    tokenizer.add_special_tokens([BOS, EOS])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 
 

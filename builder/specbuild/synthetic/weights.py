@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,9 @@ from specbuild.synthetic.tokenizer import BOS_ID, EOS_ID
 
 NORM_EPS = 1e-5
 _NEVER = -30.0  # logit of a token that must not come: its probability is below 1e-12
-_DTYPE = torch.bfloat16
+DTYPE = torch.bfloat16
+EMBEDDING, HEAD, FINAL_NORM = "model.embed_tokens.weight", "lm_head.weight", "model.norm.weight"
+"""Names of the weights outside the layers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,48 +52,62 @@ def ends(factors: Factors, hidden: int) -> Ends:
     for token in (BOS_ID, EOS_ID):
         head[token] = 0
         head[token, -1] = _NEVER / embedding[:, -1].min()
-    return Ends(embedding.to(_DTYPE), head.to(_DTYPE))
+    return Ends(embedding.to(DTYPE), head.to(DTYPE))
 
 
 def logits(model: Ends) -> torch.Tensor:
     """[V, V] float32: the logits after each token, rounded as the model's own forward pass does."""
     wide = model.embedding.float()
     norm = torch.rsqrt(wide.square().mean(-1, keepdim=True) + NORM_EPS)
-    return torch.nn.functional.linear((wide * norm).to(_DTYPE), model.head).float()
+    return torch.nn.functional.linear((wide * norm).to(DTYPE), model.head).float()
 
 
 def write(folder: Path, model: Ends, shape: ModelShape, *, max_positions: int, seed: int) -> None:
     """``config.json``, ``generation_config.json`` and ``model.safetensors`` in ``folder``."""
-    tensors = {"model.embed_tokens.weight": model.embedding, "lm_head.weight": model.head}
-    tensors |= dict(_layers(shape, torch.Generator().manual_seed(seed)))
+    generator = torch.Generator().manual_seed(seed)
+
+    def random(rows: int, columns: int) -> torch.Tensor:
+        return (torch.randn(rows, columns, generator=generator) / math.sqrt(columns)).to(DTYPE)
+
+    tensors = {
+        EMBEDDING: model.embedding,
+        HEAD: model.head,
+        FINAL_NORM: torch.ones(shape.hidden, dtype=DTYPE),
+    }
+    for index in range(shape.layers):
+        tensors |= dict(layer(shape, index, random))
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     # safetensors lets only the owner read; a server often runs as somebody else.
     (folder / "model.safetensors").chmod(0o644)
-    _write_json(folder / "config.json", _config(shape, len(model.head), max_positions))
+    write_configuration(folder, shape, len(model.head), max_positions=max_positions)
+
+
+def write_configuration(folder: Path, shape: ModelShape, vocab_size: int, *, max_positions: int) -> None:
+    """``config.json`` and ``generation_config.json`` in ``folder``."""
+    _write_json(folder / "config.json", _config(shape, vocab_size, max_positions))
     generation = {"bos_token_id": BOS_ID, "eos_token_id": EOS_ID, "pad_token_id": EOS_ID, "do_sample": False}
     _write_json(folder / "generation_config.json", generation)
 
 
-def _layers(shape: ModelShape, generator: torch.Generator) -> Iterator[tuple[str, torch.Tensor]]:
-    """Every weight but the two ends. Inner ones are random, so that the arithmetic is a real model's."""
+def layer(
+    shape: ModelShape, index: int, random: Callable[[int, int], torch.Tensor]
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """The weights of one layer, which adds nothing to the residual stream.
+
+    Those before its two output projections come from ``random`` (rows, columns), so that the arithmetic is
+    a real model's.
+    """
     queries, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
-    ones = torch.ones(shape.hidden, dtype=_DTYPE)
-
-    def random(rows: int, columns: int) -> torch.Tensor:
-        return (torch.randn(rows, columns, generator=generator) / math.sqrt(columns)).to(_DTYPE)
-
-    for index in range(shape.layers):
-        layer = f"model.layers.{index}"
-        yield f"{layer}.input_layernorm.weight", ones.clone()
-        yield f"{layer}.self_attn.q_proj.weight", random(queries, shape.hidden)
-        yield f"{layer}.self_attn.k_proj.weight", random(keys, shape.hidden)
-        yield f"{layer}.self_attn.v_proj.weight", random(keys, shape.hidden)
-        yield f"{layer}.self_attn.o_proj.weight", torch.zeros(shape.hidden, queries, dtype=_DTYPE)
-        yield f"{layer}.post_attention_layernorm.weight", ones.clone()
-        yield f"{layer}.mlp.gate_proj.weight", random(shape.intermediate, shape.hidden)
-        yield f"{layer}.mlp.up_proj.weight", random(shape.intermediate, shape.hidden)
-        yield f"{layer}.mlp.down_proj.weight", torch.zeros(shape.hidden, shape.intermediate, dtype=_DTYPE)
-    yield "model.norm.weight", ones.clone()
+    prefix = f"model.layers.{index}"
+    yield f"{prefix}.input_layernorm.weight", torch.ones(shape.hidden, dtype=DTYPE)
+    yield f"{prefix}.self_attn.q_proj.weight", random(queries, shape.hidden)
+    yield f"{prefix}.self_attn.k_proj.weight", random(keys, shape.hidden)
+    yield f"{prefix}.self_attn.v_proj.weight", random(keys, shape.hidden)
+    yield f"{prefix}.self_attn.o_proj.weight", torch.zeros(shape.hidden, queries, dtype=DTYPE)
+    yield f"{prefix}.post_attention_layernorm.weight", torch.ones(shape.hidden, dtype=DTYPE)
+    yield f"{prefix}.mlp.gate_proj.weight", random(shape.intermediate, shape.hidden)
+    yield f"{prefix}.mlp.up_proj.weight", random(shape.intermediate, shape.hidden)
+    yield f"{prefix}.mlp.down_proj.weight", torch.zeros(shape.hidden, shape.intermediate, dtype=DTYPE)
 
 
 def _config(shape: ModelShape, vocab_size: int, max_positions: int) -> dict[str, object]:

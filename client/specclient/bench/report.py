@@ -1,176 +1,152 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A comparison as one JSON document, and that document as a table for the terminal."""
+"""An outcome as the report's document (``specclient.bench.document``)."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
-import statistics
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime, timezone
 from typing import Any
 
-from rich import box
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
+from specclient.bench.acceptance import steps
+from specclient.bench.definitions import DEFINITIONS
+from specclient.bench.document import (
+    SCHEMA_VERSION,
+    Comparison,
+    Document,
+    Failure,
+    RequestRow,
+    ServerFacts,
+    SloSearch,
+    Timeline,
+)
+from specclient.bench.document import Run as RunDocument
+from specclient.bench.figures import run_document
+from specclient.bench.measure import Outcome
+from specclient.bench.provenance import provenance
+from specclient.bench.run import Run
+from specclient.bench.sample import Sample
+from specclient.bench.speedup import comparison
 
-from specclient.bench.comparison import BASELINE, SPECULATIVE, Comparison
-from specclient.bench.metrics import DEFINITIONS, arm_figures, completions, totals
-from specclient.bench.runner import Record
-from specclient.bench.speedup import Pair, Speedup, pairs, speedup
-
-SCHEMA_VERSION = 1
-BUSY_CLIENT = 0.5
-"""Share of one core from which this process may have been what was measured."""
+ROWS_PER_RUN = 1000
 
 
-def document(comparison: Comparison) -> dict[str, Any]:
+def document(outcome: Outcome) -> Document:
     """Everything that was measured, as JSON types; what is undefined is None. Prompts are not in it."""
-    settings, recording = comparison.settings, comparison.recording
-    paired = pairs(recording, baseline=BASELINE, speculative=SPECULATIVE)
-    counters = totals(completions(recording, SPECULATIVE))
-    identical = [_same(pair) for pair in paired] if settings.greedy else []
-    return {
+    settings = outcome.settings
+    runs = [run_document(run, settings.goodput, settings.gpu_hour_price) for run in outcome.runs]
+    compared = _comparisons(outcome)
+    made: Document = {
         "schema_version": SCHEMA_VERSION,
-        "kind": "compare",
-        "complete": comparison.complete,
-        "failure": _failure(comparison.failure),
-        "warnings": _warnings(comparison),
-        "speedup": _speedup(comparison, paired),
-        "acceptance_length": counters.acceptance_length,
-        "draft_acceptance_rate": counters.draft_acceptance_rate,
-        "greedy_identical": all(identical) if identical else None,
-        "greedy": {"identical": sum(identical), "total": len(identical)} if identical else None,
-        "ttft_delta_ms": _ttft_delta(paired),
-        BASELINE: arm_figures(recording, BASELINE),
-        SPECULATIVE: arm_figures(recording, SPECULATIVE),
-        "settings": {
-            "url": settings.url,
-            "model": settings.model,
-            "concurrency": settings.concurrency,
-            "request_count": settings.request_count,
-            "warmup_request_count": settings.warmup_request_count,
-            "random_seed": settings.seed,
-            "parameters": asdict(settings.parameters),
-            "timeout_s": asdict(settings.timeout),
-        },
-        "workload": {
-            "name": settings.workload.name,
-            "licence": settings.workload.licence,
-            "sha256": settings.workload.sha256,
-            "prompts": len(settings.workload.prompts),
-        },
+        "kind": outcome.kind,
+        "complete": outcome.complete,
+        "failure": _failure(outcome.failure),
+        "warnings": _warnings(outcome, runs),
+        "runs": runs,
+        "comparisons": compared,
+        "timelines": _timelines(outcome),
+        "slo": _slo(outcome),
+        "requests": [
+            _row(index, run, sample)
+            for index, run in enumerate(outcome.runs)
+            for sample in run.measured[:ROWS_PER_RUN]
+        ],
+        "requests_omitted": sum(max(0, len(run.measured) - ROWS_PER_RUN) for run in outcome.runs),
         "definitions": DEFINITIONS,
-        "provenance": _provenance(comparison),
-        "requests": [_request(record) for record in recording.records],
+        "settings": _settings(outcome),
+        "workload": settings.workload.facts(),  # type: ignore[typeddict-item]
+        "provenance": provenance(outcome.created_at, outcome.duration_s, _servers(outcome)),
     }
+    if outcome.kind == "compare":
+        _shorten(made)
+    return made
 
 
-def _same(pair: Pair) -> bool:
-    """Whether both runs gave the same tokens; by text where the server sends no tokens."""
-    if pair.baseline.token_ids or pair.speculative.token_ids:
-        return pair.baseline.token_ids == pair.speculative.token_ids
-    return pair.baseline.text == pair.speculative.text
+def _shorten(made: Document) -> None:
+    """The first load point of a comparison at the top, for people and scripts."""
+    nothing = {"p50": None, "ci95": None, "aggregate": None, "pairs": 0, "verdict": "inconclusive"}
+    first = made["comparisons"][0] if made["comparisons"] else None
+    candidate = made["runs"][1] if len(made["runs"]) > 1 else None
+    same = first["greedy"] if first is not None else None
+    made["speedup"] = first["tpot"] if first is not None else nothing  # type: ignore[typeddict-item]
+    made["ttft_delta_ms"] = first["ttft_delta_ms"]["p50"] if first is not None else None
+    made["greedy_identical"] = same["identical"] == same["total"] if same is not None else None
+    made["acceptance_length"] = candidate["acceptance"]["length"] if candidate is not None else None
+    made["draft_acceptance_rate"] = candidate["acceptance"]["rate"] if candidate is not None else None
+    if candidate is not None:
+        made["baseline"], made["speculative"] = made["runs"][0]["figures"], candidate["figures"]
 
 
-def _speedup(comparison: Comparison, paired: list[Pair]) -> dict[str, Any]:
-    seed = comparison.settings.seed
-    decoding = _figures(speedup(paired, lambda answer: answer.tpot, seed=seed))
-    return {**decoding, "latency": _figures(speedup(paired, lambda answer: answer.latency, seed=seed))}
-
-
-def _figures(value: Speedup | None) -> dict[str, Any]:
-    if value is None:
-        return {"p50": None, "ci95": None, "aggregate": None, "pairs": 0, "verdict": "inconclusive"}
-    interval = None if value.ci95 is None else list(value.ci95)
-    return {**asdict(value), "ci95": interval, "verdict": value.verdict}
-
-
-def _ttft_delta(paired: list[Pair]) -> float | None:
-    deltas = [
-        (pair.speculative.ttft - pair.baseline.ttft) * 1e3
-        for pair in paired
-        if pair.speculative.ttft is not None and pair.baseline.ttft is not None
-    ]
-    return statistics.median(deltas) if deltas else None
-
-
-def _failure(error: BaseException | None) -> dict[str, str] | None:
-    if error is None:
-        return None
-    if isinstance(error, KeyboardInterrupt):
-        return {"type": "KeyboardInterrupt", "message": "interrupted"}
-    return {"type": type(error).__name__, "message": str(error)}
-
-
-def _warnings(comparison: Comparison) -> list[str]:
-    answers = completions(comparison.recording, SPECULATIVE)
+def _comparisons(outcome: Outcome) -> list[Comparison]:
+    settings, arms = outcome.settings, len(outcome.arms)
+    if arms < 2:
+        return []
     found = []
-    if not comparison.complete:
-        found.append("The run ended early: these are the figures of what was measured until then.")
-    if answers and totals(answers).total_draft_tokens == 0:
-        found.append("The server drafted no token: does this deployment speculate at all?")
-    if answers and len(answers) < 100:
-        found.append(f"p99 of {len(answers)} requests is close to the maximum: read it as such.")
-    share = comparison.client_cpu_s / comparison.duration_s if comparison.duration_s else 0.0
-    if share > BUSY_CLIENT:
-        found.append(f"This client used {share:.0%} of a core: it may have limited what was measured.")
+    for start in range(0, len(outcome.runs), arms):
+        baseline, *others = outcome.runs[start : start + arms]
+        found += [comparison(baseline, run, seed=settings.seed, greedy=settings.greedy) for run in others]
     return found
 
 
-def _provenance(comparison: Comparison) -> dict[str, Any]:
-    server = comparison.metadata
+def _timelines(outcome: Outcome) -> list[Timeline]:
+    """One request of each arm at the first load point, of a prompt that all of them have answered."""
+    first = outcome.runs[: max(1, len(outcome.arms))]
+    answered = [{s.position: s for s in run.measured if s.completion is not None} for run in first]
+    common = set.intersection(*(set(found) for found in answered)) if answered else set()
+    if not common:
+        return []
+    position = min(common)
+    return [_timeline(run, found[position]) for run, found in zip(first, answered, strict=True)]
+
+
+def _timeline(run: Run, sample: Sample) -> Timeline:
+    answer = sample.completion
+    assert answer is not None
     return {
-        "created_at": datetime.fromtimestamp(comparison.created_at, timezone.utc).isoformat(
-            timespec="seconds"
-        ),
-        "duration_s": comparison.duration_s,
-        "client_cpu_s": comparison.client_cpu_s,
-        "argv": list(sys.argv),
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "versions": {name: _version(name) for name in ("specbuild", "grpcio", "tritonclient", "numpy")},
-        "server": None if server is None else {"name": server.server_name, "version": server.server_version},
-        "model": None
-        if server is None
-        else {
-            "name": server.model,
-            "platform": server.model_platform,
-            "versions": list(server.model_versions),
-        },
+        "arm": run.arm,
+        "load": run.load.facts(),
+        "prompt": sample.prompt.id,
+        "chunks": [
+            {"received_ms": (chunk.received_ns - sample.sent_ns) / 1e6, **asdict(step)}  # type: ignore[typeddict-item]
+            for chunk, step in zip(answer.chunks, steps(answer), strict=True)
+        ],
     }
 
 
-def _version(distribution: str) -> str | None:
-    try:
-        return importlib.metadata.version(distribution)
-    except importlib.metadata.PackageNotFoundError:
+def _slo(outcome: Outcome) -> SloSearch | None:
+    if outcome.search is None:
         return None
-
-
-def _request(record: Record) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "arm": record.arm,
-        "block": record.block,
-        "position": record.position,
-        "prompt": record.prompt.id,
-    }
-    if record.completion is None:
-        return {**facts, "error": type(record.error).__name__, "message": str(record.error)}
-    answer = record.completion
     return {
-        **facts,
-        "request_id": answer.request_id,
-        "ttft_ms": _ms(answer.ttft),
-        "tpot_ms": _ms(answer.tpot),
-        "latency_ms": _ms(answer.latency),
-        "chunks": len(answer.chunks),
-        "finish_reason": answer.finish_reason,
-        **asdict(answer.counters),
+        "arm": outcome.runs[0].arm if outcome.runs else "",
+        "limits_ms": dict(outcome.settings.goodput),
+        "share": outcome.required_share,
+        "highest_rate": outcome.search.kept,
+        "steps": [{"rate": rate, "share": share, "kept": kept} for rate, share, kept in outcome.search.steps],
+    }
+
+
+def _row(index: int, run: Run, sample: Sample) -> RequestRow:
+    answer, scheduled = sample.completion, sample.scheduled_ns
+    counters = answer.counters if answer is not None else None
+    return {
+        "run": index,
+        "position": sample.position,
+        "block": sample.block,
+        "prompt": sample.prompt.id,
+        "request_id": sample.request_id,
+        "scheduled_s": (scheduled - run.started_ns) / 1e9 if scheduled is not None else None,
+        "sent_s": (sample.sent_ns - run.started_ns) / 1e9 if run.started_ns else None,
+        "ttft_ms": _ms(answer.ttft) if answer is not None else None,
+        "tpot_ms": _ms(answer.tpot) if answer is not None else None,
+        "latency_ms": _ms(answer.latency) if answer is not None else None,
+        "chunks": len(answer.chunks) if answer is not None else 0,
+        "finish_reason": answer.finish_reason if answer is not None else None,
+        "input_tokens": counters.num_input_tokens if counters is not None else 0,
+        "output_tokens": answer.output_tokens if answer is not None else 0,
+        "rounds": counters.num_rounds if counters is not None else 0,
+        "draft_tokens": counters.total_draft_tokens if counters is not None else 0,
+        "accepted_draft_tokens": counters.total_accepted_draft_tokens if counters is not None else 0,
+        "error": type(sample.error).__name__ if sample.error is not None else None,
+        "message": str(sample.error) if sample.error is not None else None,
     }
 
 
@@ -178,73 +154,72 @@ def _ms(seconds: float | None) -> float | None:
     return None if seconds is None else seconds * 1e3
 
 
-ROWS = (
-    ("Time To First Token (ms)", "ttft_ms"),
-    ("Time Per Output Token (ms)", "tpot_ms"),
-    ("Inter-Chunk Latency (ms)", "inter_chunk_ms"),
-    ("Request Latency (ms)", "latency_ms"),
-    ("Tokens Per Chunk", "tokens_per_chunk"),
-    ("Output Sequence Length", "output_tokens"),
-)
-PERCENTILES = ("p50", "p95", "p99")
+def _failure(error: BaseException | None) -> Failure | None:
+    if error is None:
+        return None
+    if isinstance(error, KeyboardInterrupt):
+        return {"type": "KeyboardInterrupt", "message": "interrupted"}
+    return {"type": type(error).__name__, "message": str(error)}
 
 
-def render(report: dict[str, Any]) -> RenderableType:
-    """A ``document`` for the terminal, in 80 columns or more."""
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 0, 0, 1))
-    table.add_column("Statistic", no_wrap=True)
-    for arm in (BASELINE, SPECULATIVE):
-        for percentile in PERCENTILES:
-            title = arm if percentile == "p50" else ""
-            table.add_column(f"{title}\n{percentile}", justify="right", no_wrap=True)
-    for title, key in ROWS:
-        cells = [_cell(report[arm][key], p) for arm in (BASELINE, SPECULATIVE) for p in PERCENTILES]
-        table.add_row(title, *cells)
-    rate = [_number(report[arm]["tokens_per_second"]) for arm in (BASELINE, SPECULATIVE)]
-    table.add_row("Output Tokens Per Second", rate[0], "", "", rate[1], "", "")
-    return Group(table, Text(), *_sentences(report))
-
-
-def _sentences(report: dict[str, Any]) -> list[Text]:
-    lines = []
-    for arm in (BASELINE, SPECULATIVE):
-        if report[arm]["errors"]:
-            counts = ", ".join(f"{count} {kind}" for kind, count in report[arm]["errors"].items())
-            first = next(r["message"] for r in report["requests"] if r["arm"] == arm and "error" in r)
-            lines.append(Text(f"{arm}: {counts}; the first: {first}", style="red"))
-    lines.append(
-        Text(
-            f"acceptance length {_number(report['acceptance_length'], 2)}, draft acceptance rate "
-            f"{_number(report['draft_acceptance_rate'], 3)}, ΔTTFT {_number(report['ttft_delta_ms'])} ms"
+def _warnings(outcome: Outcome, runs: Sequence[RunDocument]) -> list[str]:
+    found = list(outcome.settings.workload.warnings)
+    if not outcome.complete:
+        found.insert(0, "The run ended early: these are the figures of what was measured until then.")
+    answered = [run for run in runs if run["requests"]["succeeded"]]
+    drafting = [run["acceptance"]["draft_tokens"] for run in answered if run["arm"] == "speculative"]
+    if drafting and not any(drafting):
+        found.append("The server drafted no token: does this deployment speculate at all?")
+    few = [run["requests"]["succeeded"] for run in answered if run["requests"]["succeeded"] < 100]
+    if few:
+        found.append(f"p99 of {min(few)} requests is close to the maximum: read it as such.")
+    busy = [run for run in runs if run["client"]["bottleneck"]]
+    if busy:
+        share = max(run["client"]["cpu_share"] or 0.0 for run in busy)
+        found.append(
+            f"In {len(busy)} of {len(runs)} runs the client was busy or its event loop late (up to "
+            f"{share:.0%} of a core): it may have limited what was measured. See client in the report."
         )
-    )
-    if report["greedy"] is not None:
-        counts = report["greedy"]
-        style = "green" if report["greedy_identical"] else "yellow"
-        lines.append(Text(f"same tokens in {counts['identical']} of {counts['total']} pairs", style=style))
-    lines.append(_verdict(report["speedup"]))
-    lines += [Text(f"note: {warning}", style="yellow") for warning in report["warnings"]]
-    return lines
+    unstable = [
+        f"{run['arm']} at {run['load']['value']:g}" for run in runs if run["window"]["stable"] is False
+    ]
+    if unstable:
+        found.append(f"The intervals did not agree, and the last three are reported: {', '.join(unstable)}.")
+    cut = [run for run in runs if run["window"]["rule"] == "time" and not run["requests"]["succeeded"]]
+    if cut:
+        found.append("No request ended in the window of a load point: raise --duration.")
+    return found
 
 
-def _verdict(figures: dict[str, Any]) -> Text:
-    if figures["p50"] is None:
-        return Text("speed-up: not measured", style="bold yellow")
-    interval = (
-        "no interval" if figures["ci95"] is None else "95 % CI {:.2f} to {:.2f}".format(*figures["ci95"])
-    )
-    style = {"faster": "bold green", "slower": "bold red", "inconclusive": "bold yellow"}[figures["verdict"]]
-    return Text(
-        f"speed-up {figures['p50']:.2f}x ({interval}, {figures['pairs']} pairs): {figures['verdict']}",
-        style=style,
-    )
+def _servers(outcome: Outcome) -> list[ServerFacts]:
+    return [
+        {
+            "arm": arm.name,
+            "url": arm.target.url,
+            "protocol": arm.target.protocol,
+            "server": arm.target.server.name,
+            "version": arm.target.server.version,
+            "model": arm.target.model,
+            "platform": arm.target.server.platform,
+        }
+        for arm in outcome.arms
+    ]
 
 
-def _cell(figures: dict[str, Any] | None, percentile: str) -> str:
-    return _number(None if figures is None else figures[percentile])
-
-
-def _number(value: float | None, digits: int = 1) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,.{digits if abs(value) < 1000 else 0}f}"
+def _settings(outcome: Outcome) -> dict[str, Any]:
+    settings = outcome.settings
+    return {
+        "url": settings.url,
+        "model": settings.model,
+        "loads": [load.facts() for load in settings.loads],
+        "request_count": settings.request_count,
+        "duration_s": settings.duration_s,
+        "stability": asdict(settings.stability) if settings.stability is not None else None,
+        "warmup_request_count": settings.warmup_request_count,
+        "ramp_s": settings.ramp_s,
+        "random_seed": settings.seed,
+        "goodput": dict(settings.goodput),
+        "gpu_hour_price": settings.gpu_hour_price,
+        "parameters": asdict(settings.parameters),
+        "timeout_s": asdict(settings.timeout),
+    }

@@ -1,40 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The speed-up as a paired statistic with its bootstrap interval."""
+"""Two arms as a paired statistic with its bootstrap interval."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
-from specclient.bench.runner import Record, Recording
+from specclient.bench.document import Comparison, Delta, Identical, Speedup, Verdict
+from specclient.bench.figures import figures
+from specclient.bench.run import Run, completions
 from specclient.completion import Completion
 
 RESAMPLES = 2000
-
-Verdict = Literal["faster", "slower", "inconclusive"]
-
-
-@dataclass(frozen=True, slots=True)
-class Speedup:
-    """Baseline time ÷ speculative time over paired prompts."""
-
-    p50: float
-    """Median of the pairs' ratios."""
-    ci95: tuple[float, float] | None
-    """Bootstrap interval of the median; None with fewer than two blocks."""
-    aggregate: float
-    """Ratio of the sums: what the whole set took."""
-    pairs: int
-
-    @property
-    def verdict(self) -> Verdict:
-        """Whether the interval leaves any doubt about the sign."""
-        if self.ci95 is None or self.ci95[0] <= 1 <= self.ci95[1]:
-            return "inconclusive"
-        return "faster" if self.ci95[0] > 1 else "slower"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,47 +22,97 @@ class Pair:
 
     block: int
     baseline: Completion
-    speculative: Completion
+    candidate: Completion
 
 
-def pairs(recording: Recording, *, baseline: str, speculative: str) -> list[Pair]:
+def pairs(baseline: Run, candidate: Run) -> list[Pair]:
     """The prompts that were answered in both arms, in the order of the run."""
-
-    def answers(arm: str) -> dict[int, Record]:
-        return {r.position: r for r in recording.records if r.arm == arm and r.completion is not None}
-
-    before, after = answers(baseline), answers(speculative)
+    before, after = (
+        {s.position: s for s in run.measured if s.completion is not None} for run in (baseline, candidate)
+    )
     found = []
     for position in sorted(before.keys() & after.keys()):
         plain, drafted = before[position].completion, after[position].completion
         assert plain is not None and drafted is not None
-        found.append(Pair(before[position].block, plain, drafted))
+        block = before[position].block
+        found.append(Pair(position if block is None else block, plain, drafted))
     return found
 
 
-def speedup(
-    paired: Iterable[Pair], time_of: Callable[[Completion], float | None], *, seed: int
-) -> Speedup | None:
-    """The speed-up by ``time_of`` an answer; None when no pair has both times."""
+def comparison(baseline: Run, candidate: Run, *, seed: int, greedy: bool) -> Comparison:
+    """Two runs of one load point; ``greedy`` says that equal prompts must give equal tokens."""
+    paired = pairs(baseline, candidate)
+    rates = [
+        figures(run, run.measured, completions(run.measured))["tokens_per_second"]
+        for run in (baseline, candidate)
+    ]
+    return {
+        "baseline": baseline.arm,
+        "candidate": candidate.arm,
+        "load": baseline.load.facts(),
+        "tpot": speedup(paired, lambda answer: answer.tpot, seed=seed),
+        "latency": speedup(paired, lambda answer: answer.latency, seed=seed),
+        "throughput": rates[1] / rates[0] if rates[0] and rates[1] else None,
+        "ttft_delta_ms": _delta(paired, seed=seed),
+        "greedy": _identical(paired) if greedy and baseline.target is candidate.target else None,
+    }
+
+
+def speedup(paired: Iterable[Pair], time_of: Callable[[Completion], float | None], *, seed: int) -> Speedup:
+    """Baseline time ÷ candidate time by ``time_of`` an answer."""
     blocks: dict[int, list[tuple[float, float]]] = {}
     for pair in paired:
-        before, after = time_of(pair.baseline), time_of(pair.speculative)
+        before, after = time_of(pair.baseline), time_of(pair.candidate)
         if before is not None and after:
             blocks.setdefault(pair.block, []).append((before, after))
     if not blocks:
-        return None
+        return {"p50": None, "ci95": None, "aggregate": None, "pairs": 0, "verdict": "inconclusive"}
     times = np.array([times for block in blocks.values() for times in block])
     before, after = times.sum(axis=0)
-    return Speedup(
-        p50=float(np.median(times[:, 0] / times[:, 1])),
-        ci95=_interval([[b / a for b, a in block] for block in blocks.values()], seed),
-        aggregate=float(before / after),
-        pairs=len(times),
-    )
+    interval = _interval([[b / a for b, a in block] for block in blocks.values()], seed)
+    return {
+        "p50": float(np.median(times[:, 0] / times[:, 1])),
+        "ci95": interval,
+        "aggregate": float(before / after),
+        "pairs": len(times),
+        "verdict": _verdict(interval),
+    }
 
 
-def _interval(blocks: Sequence[Sequence[float]], seed: int) -> tuple[float, float] | None:
-    """The 95 % percentile interval of the median.
+def _verdict(interval: list[float] | None) -> Verdict:
+    """Whether the interval leaves any doubt about the sign."""
+    if interval is None or interval[0] <= 1 <= interval[1]:
+        return "inconclusive"
+    return "faster" if interval[0] > 1 else "slower"
+
+
+def _delta(paired: Iterable[Pair], *, seed: int) -> Delta:
+    blocks: dict[int, list[float]] = {}
+    for pair in paired:
+        if pair.baseline.ttft is not None and pair.candidate.ttft is not None:
+            delta = (pair.candidate.ttft - pair.baseline.ttft) * 1e3
+            blocks.setdefault(pair.block, []).append(delta)
+    values = [value for block in blocks.values() for value in block]
+    return {
+        "p50": float(np.median(values)) if values else None,
+        "ci95": _interval(list(blocks.values()), seed),
+        "pairs": len(values),
+    }
+
+
+def _identical(paired: Sequence[Pair]) -> Identical | None:
+    """Pairs with the same tokens; by text where the server sends no tokens."""
+    same = [
+        pair.baseline.token_ids == pair.candidate.token_ids
+        if pair.baseline.token_ids or pair.candidate.token_ids
+        else pair.baseline.text == pair.candidate.text
+        for pair in paired
+    ]
+    return {"identical": sum(same), "total": len(same)} if same else None
+
+
+def _interval(blocks: Sequence[Sequence[float]], seed: int) -> list[float] | None:
+    """The 95 % percentile interval of the median; None with fewer than two blocks.
 
     Blocks are drawn, not pairs: answers that were computed in one batch share its luck.
     """
@@ -96,4 +125,4 @@ def _interval(blocks: Sequence[Sequence[float]], seed: int) -> tuple[float, floa
     drawn = np.random.default_rng(seed).integers(0, len(blocks), (RESAMPLES, len(blocks)))
     medians = np.nanmedian(rows[drawn].reshape(RESAMPLES, -1), axis=1)
     low, high = np.percentile(medians, (2.5, 97.5))
-    return float(low), float(high)
+    return [float(low), float(high)]

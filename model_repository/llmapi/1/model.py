@@ -9,10 +9,10 @@ from pathlib import Path
 
 import exchange
 import triton_python_backend_utils as pb_utils
+from caller import Caller  # a file of the model ``speculative``: `specbuild repository` brings it
 from llm import Engine
 from service import FullError, Service
 
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 # Names and labels are those of the model ``speculative``, where they mean the same.
 COUNTERS = {
     "num_drafts_total": ("num_rounds", {}),
@@ -44,21 +44,22 @@ class TritonPythonModel:
     def execute(self, requests):
         for request in requests:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            reply = Reply(request.get_response_sender(), self.counters)
+            key = inputs["request_key"].item() if "request_key" in inputs else None
+            requester = Requester(request.get_response_sender(), key, self.counters)
             if "stop" in inputs and inputs["stop"].any():
-                if "request_key" in inputs:
-                    self.service.stop(inputs["request_key"].item())
-                reply.leave()
+                if key is not None:
+                    self.service.stop(key)
+                requester.leave()
             else:
-                self.submit(inputs, reply)
+                self.submit(inputs, requester)
 
-    def submit(self, inputs, reply):
+    def submit(self, inputs, requester):
         try:
             job = exchange.job(inputs, exclude_input=self.exclude_input, limits=self.limits)
         except Exception as error:  # a request must get an answer, whatever happens
-            reply.fail(error)
+            requester.fail(error)
         else:
-            self.service.submit(job, reply)
+            self.service.submit(job, requester)
 
     def finalize(self):
         self.service.close()
@@ -84,31 +85,20 @@ class Counters:
             metric.increment(int(tensors[tensor].item()))
 
 
-class Reply:
-    """A Triton response sender as the service knows it."""
+class Requester(Caller):
+    """A caller as the service knows it."""
 
-    def __init__(self, sender, counters):
-        self.sender = sender
+    def __init__(self, sender, key, counters):
+        super().__init__(sender, key)
         self.counters = counters
 
     def send(self, tensors, *, final):
         if final and self.counters is not None:
             self.counters.add(tensors)
-        response = pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, value) for name, value in tensors.items()]
-        )
-        # Content and FINAL together: the aio client cannot see an empty final response.
-        self.sender.send(response, flags=FINAL if final else 0)
-
-    def leave(self):
-        # An error after a chunk would keep an ensemble's request open for ever.
-        self.sender.send(flags=FINAL)
+        super().send(tensors, final=final)
 
     def fail(self, error):
-        self.sender.send(pb_utils.InferenceResponse(error=triton_error(error)), flags=FINAL)
-
-    def gone(self):
-        return self.sender.is_cancelled()
+        self.refuse(triton_error(error))
 
 
 def triton_error(error):

@@ -19,6 +19,8 @@ import triton_python_backend_utils as pb_utils
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 OWN_INPUTS = {"TOKENS_BATCH", "SEQUENCE_LENGTH", "CONTEXT_IDS", "IS_FINAL", "REQUEST_KEY"}
 OWN_OUTPUTS = {"OUTPUT", "OUTPUT_IDS"}
+FAILED = b"error: "
+"""How finish_reason begins when a generation fails after its first response; the rest is for the client."""
 EMPTY = {"TYPE_STRING": b"", "TYPE_INT32": 0, "TYPE_INT64": 0, "TYPE_FP32": 0.0}
 
 
@@ -55,6 +57,12 @@ class TritonPythonModel:
             # Nobody reads an answer, and an error here would keep the ensemble's request open for ever.
             sender.send(flags=FINAL)
             return
+        if "finish_reason" in inputs:
+            reason = inputs["finish_reason"].as_numpy().item()
+            if reason.startswith(FAILED):
+                failure = pb_utils.TritonError(reason.removeprefix(FAILED).decode())
+                sender.send(pb_utils.InferenceResponse(error=failure), flags=FINAL)
+                return
         values = {name: inputs[name].as_numpy() for name in OWN_INPUTS & inputs.keys()}
         final = bool(values["IS_FINAL"].item()) if "IS_FINAL" in values else True
         sequences = beams(values["TOKENS_BATCH"], values["SEQUENCE_LENGTH"])

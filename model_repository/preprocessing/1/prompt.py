@@ -30,6 +30,7 @@ class Vocabulary:
     pad_id: int
     add_special_tokens: bool = True
     max_text_bytes: int = MAX_TEXT_BYTES
+    max_input_len: int | None = None
 
     @classmethod
     def load(
@@ -52,7 +53,7 @@ class Vocabulary:
         pad_id = _pad_id(folder, tokenizer, default=end_ids[0] if end_ids else 0)
         longest = max(len(token.encode("utf-8")) for token in tokenizer.get_vocab())
         limit = MAX_TEXT_BYTES if max_input_len is None else min(MAX_TEXT_BYTES, max_input_len * longest)
-        return cls(tokenizer, end_ids, pad_id, add_special_tokens, limit)
+        return cls(tokenizer, end_ids, pad_id, add_special_tokens, limit, max_input_len)
 
     def prompt(self, text: bytes) -> list[int]:
         """The prompt's token ids. Raises InputError."""
@@ -64,6 +65,8 @@ class Vocabulary:
         ids: list[int] = self.tokenizer.encode(decoded, add_special_tokens=self.add_special_tokens).ids
         if not ids:
             raise InputError("text_input: the prompt has no tokens")
+        if self.max_input_len is not None and len(ids) > self.max_input_len:
+            raise InputError(f"text_input: {len(ids)} tokens, at most {self.max_input_len} are accepted")
         return ids
 
     def words(self, words: Sequence[bytes], field: str) -> list[list[int]]:

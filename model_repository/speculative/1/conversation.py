@@ -66,19 +66,14 @@ class Proposal:
     """What they were drawn by; None when they were not drawn."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of one round."""
-
-    total: float
-    engines: float
-    """Inside the two calls, the way there and back included."""
-
-
 class Meter(Protocol):
     """Counters of the model."""
 
-    def round(self, asked: Round, outcome: Outcome, timing: Timing) -> None: ...
+    def opened(self, tokens: int) -> None: ...
+
+    def played(self, *, asked: int, drafted: int, accepted: int, tokens: int, seconds: float) -> None: ...
+
+    def spent_outside(self, seconds: float) -> None: ...
 
     def fallback(self, reason: str) -> None: ...
 
@@ -215,7 +210,7 @@ class Conversation:
             return None
         self._house.health.worked()
         if self._draft_knows_prompt:
-            self._house.policy.draft.observe(length, time.monotonic() - start)
+            self._house.policy.drafted(length, time.monotonic() - start)
         self._draft_knows_prompt = True
         return proposal
 
@@ -226,10 +221,15 @@ class Conversation:
             tensors = calls.target_call(self._asked, self._turn(), length)
         else:
             tensors = calls.target_call(self._asked, self._turn(), length, proposal.tokens, proposal.logits)
-        start = time.monotonic()
-        answer = await self._ask(self._house.target, tensors, calls.target_outputs(self._asked))
+        policy, start = self._house.policy, time.monotonic()
+        in_pass = 1 if proposal is None else length
+        entered = policy.traffic.enter(in_pass)
+        try:
+            answer = await self._ask(self._house.target, tensors, calls.target_outputs(self._asked))
+        finally:
+            together = policy.traffic.leave(in_pass, entered)
         if proposal is not None:
-            self._house.policy.target.observe(length, time.monotonic() - start)
+            policy.verified(together, time.monotonic() - start)
         return answer
 
     def _take(self, asked: Round, answer: Tensors, start: float, proposal: Proposal | None = None) -> Outcome:
@@ -240,8 +240,22 @@ class Conversation:
         log_probs = calls.log_probs(answer, len(outcome.tokens)) if self._asked.log_probs else []
         self._reply.took(outcome.tokens, log_probs)
         self._deliver()
-        self._house.meter.round(asked, outcome, Timing(time.monotonic() - start, self._in_engines))
+        self._count(asked, outcome, time.monotonic() - start)
         return outcome
+
+    def _count(self, asked: Round, outcome: Outcome, seconds: float) -> None:
+        meter = self._house.meter
+        if asked is OPENING:
+            meter.opened(len(outcome.tokens))
+            return
+        meter.played(
+            asked=asked.draft,
+            drafted=outcome.drafted,
+            accepted=outcome.accepted,
+            tokens=len(outcome.tokens),
+            seconds=seconds,
+        )
+        meter.spent_outside(max(0.0, seconds - self._in_engines))
 
     def _deliver(self) -> None:
         """Send the last response; any other waits until the next call is on its way, to cost it no time."""

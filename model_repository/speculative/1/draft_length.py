@@ -4,7 +4,10 @@
 With α the probability that one draft token is accepted, a round of γ draft tokens yields
 τ(α, γ) = 1 + α + ... + α^γ tokens (Leviathan et al., arXiv 2211.17192). It costs a call to the draft and a
 call to the target, as they take at this moment and under this load: their times are what is measured here,
-with queueing and the way there and back. The choice that is not taken is measured again from time to time.
+with queueing and the way there and back. A pass of the target takes the tokens of all requests together, so
+its time goes by the tokens of all calls that are under way, and a length is judged as if all requests took
+it: what one adds for the others would not show in its own calls. The choice that is not taken is measured
+again from time to time.
 """
 
 from __future__ import annotations
@@ -16,8 +19,14 @@ PRIOR_TRIALS = 8.0
 REQUEST_MEMORY = 100.0
 MODEL_MEMORY = 2000.0
 COST_MEMORY = 0.95
-"""What a measurement keeps of its weight when the next one comes."""
+"""What a measurement keeps of its weight when the next one comes, and once more for every FORGET_TOKENS
+tokens between them: of a choice that has not been taken for long, the first new measurement says most."""
+FORGET_TOKENS = 4
 OUTLIER = 4.0
+TRAFFIC_SHARE = 0.2
+"""Weight of the latest call in what is usual."""
+SURELY = 3.0
+"""Standard errors by which a measured slope must differ from the expected one to count."""
 NEARLY_BEST = 0.98
 """The curve is flat near its maximum; a shorter burst wastes less when the estimate is wrong."""
 PROBE_TOKENS = 96
@@ -51,7 +60,9 @@ class Acceptance:
 class Cost:
     """Seconds of a call as base + tokens × slope, by least squares that forget.
 
-    ``fixed`` is the share of a call's time that is taken for its base while all calls had one length.
+    ``fixed`` is the share of a call's time that is taken for its base until the measured slope clearly says
+    otherwise: under load the time of a call depends more on what else runs than on its length, and a slope
+    that is found in that noise would make long drafts look dear.
     """
 
     fixed: float
@@ -59,15 +70,27 @@ class Cost:
     tokens: float = 0.0
     seconds: float = 0.0
     tokens_squared: float = 0.0
+    seconds_squared: float = 0.0
     product: float = 0.0
+    latest: int = 0
 
-    def observe(self, tokens: int, seconds: float) -> None:
-        """Add a measurement; one far above what was expected is clipped, as something else ran then."""
+    def observe(self, tokens: float, seconds: float, clock: int = 0) -> None:
+        """Add a measurement; one far above what was expected is clipped, as something else ran then.
+
+        ``clock`` counts the tokens that the model has generated.
+        """
+        keep = COST_MEMORY ** (1 + (clock - self.latest) / FORGET_TOKENS)
+        self.latest = clock
         if self.known:
             seconds = min(seconds, OUTLIER * self.estimate(tokens))
         sums = ("weight", 1.0), ("tokens", tokens), ("seconds", seconds)
-        for name, value in (*sums, ("tokens_squared", tokens**2), ("product", tokens * seconds)):
-            setattr(self, name, COST_MEMORY * getattr(self, name) + value)
+        squares = (
+            ("tokens_squared", tokens**2),
+            ("seconds_squared", seconds**2),
+            ("product", tokens * seconds),
+        )
+        for name, value in (*sums, *squares):
+            setattr(self, name, keep * getattr(self, name) + value)
 
     @property
     def known(self) -> bool:
@@ -87,7 +110,34 @@ class Cost:
         if spread < 0.05:
             return prior
         measured = (self.product / self.weight - mean_tokens * mean_seconds) / spread
+        noise = max(0.0, self.seconds_squared / self.weight - mean_seconds**2 - measured**2 * spread)
+        if abs(measured - prior) < SURELY * (noise / (self.weight * spread)) ** 0.5:
+            return prior
         return min(max(measured, 0.0), mean_seconds / mean_tokens)
+
+
+class Traffic:
+    """Calls to the target that are under way, and their tokens in one pass of it."""
+
+    def __init__(self) -> None:
+        self.usual = 1.0
+        """Calls at a time, lately."""
+        self._calls = 0
+        self._tokens = 0
+
+    def enter(self, tokens: int) -> tuple[int, int]:
+        """A call begins; calls and tokens with it."""
+        self._calls += 1
+        self._tokens += tokens
+        return self._calls, self._tokens
+
+    def leave(self, tokens: int, entered: tuple[int, int]) -> float:
+        """The call has ended; tokens that were under way with it, its own included."""
+        calls, shared = (entered[0] + self._calls) / 2, (entered[1] + self._tokens) / 2
+        self._calls -= 1
+        self._tokens -= tokens
+        self.usual += TRAFFIC_SHARE * (calls - self.usual)
+        return shared
 
 
 class Policy:
@@ -98,7 +148,9 @@ class Policy:
         self.acceptance = Acceptance(MODEL_MEMORY)
         self.draft = Cost(fixed=0.0)
         self.target = Cost(fixed=1.0)
+        self.traffic = Traffic()
         self.plain = Cost(fixed=0.0)
+        self._clock = 0
         self._since_probe = 0
 
     def choose(self, request: Acceptance, limit: int) -> int:
@@ -119,26 +171,42 @@ class Policy:
         """Tokens per second expected of rounds with ``length`` draft tokens."""
         if not length:
             return 1 / max(self._plain_token(), 1e-9)
-        seconds = self.draft.estimate(length) + self.target.estimate(length + 1)
+        seconds = self.draft.estimate(self.traffic.usual * length) + self._pass(length + 1)
         return sum(alpha**position for position in range(length + 1)) / max(seconds, 1e-9)
+
+    def drafted(self, tokens: int, seconds: float) -> None:
+        """Count a call to the draft."""
+        self.draft.observe(self.traffic.usual * tokens, seconds, self._clock)
+
+    def verified(self, tokens: float, seconds: float) -> None:
+        """Count a verification; ``tokens`` were under way with it."""
+        self.target.observe(tokens, seconds, self._clock)
 
     def judged(self, request: Acceptance, drafted: int, accepted: int) -> None:
         """Count a round's draft tokens."""
-        self._since_probe += accepted + 1
+        self._tick(accepted + 1)
         if drafted:
             request.observe(drafted, accepted)
             self.acceptance.observe(drafted, accepted)
 
     def ran_plain(self, tokens: int, seconds: float) -> None:
         """Count a round without draft tokens."""
+        self._tick(tokens)
+        self.plain.observe(tokens, seconds, self._clock)
+
+    def _tick(self, tokens: int) -> None:
+        self._clock += tokens
         self._since_probe += tokens
-        self.plain.observe(tokens, seconds)
 
     def _plain_token(self) -> float:
         """Seconds of a token without the draft."""
         if self.plain.known:
             return self.plain.estimate(PLAIN_BURST) / PLAIN_BURST
-        return self.target.estimate(1)
+        return self._pass(1)
+
+    def _pass(self, tokens: int) -> float:
+        """Seconds of a call to the target when each of the usual calls has ``tokens``."""
+        return self.target.estimate(self.traffic.usual * tokens)
 
 
 PLAIN_BURST = 16

@@ -12,8 +12,6 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 
 import triton_python_backend_utils as pb_utils
-from conversation import Timing
-from rounds import OPENING, Outcome, Round
 
 PREFIX = "specbuild_spec_decode_"
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -69,21 +67,27 @@ class TritonMeter:
             "tokens_per_round", "Tokens of a round with draft", range(1, max_draft_length + 2)
         )
 
-    def round(self, asked: Round, outcome: Outcome, timing: Timing) -> None:
-        self.tokens.add(len(outcome.tokens))
-        if asked is OPENING:
-            return
-        self.rounds.add(1, "draft" if asked.draft else "plain")
-        self.draft_length.set(asked.draft)
-        self.round_seconds.observe(timing.total)
-        self.loop_seconds.observe(max(0.0, timing.total - timing.engines))
-        if asked.draft:
+    def opened(self, tokens: int) -> None:
+        """The prompt's own pass has given ``tokens``; it is no round."""
+        self.tokens.add(tokens)
+
+    def played(self, *, asked: int, drafted: int, accepted: int, tokens: int, seconds: float) -> None:
+        """A round of one request: draft tokens asked for, proposed and accepted, and its tokens."""
+        self.tokens.add(tokens)
+        self.rounds.add(1, "draft" if asked else "plain")
+        self.draft_length.set(asked)
+        self.round_seconds.observe(seconds)
+        if asked:
             self.drafts.add(1)
-            self.draft_tokens.add(outcome.drafted)
-            self.accepted.add(outcome.accepted)
-            self.tokens_per_round.observe(len(outcome.tokens))
-            for position in range(outcome.accepted):
+            self.draft_tokens.add(drafted)
+            self.accepted.add(accepted)
+            self.tokens_per_round.observe(tokens)
+            for position in range(accepted):
                 self.per_position.add(1, str(position))
+
+    def spent_outside(self, seconds: float) -> None:
+        """The part of a round that was spent outside its calls."""
+        self.loop_seconds.observe(seconds)
 
     def fallback(self, reason: str) -> None:
         self.fallbacks.add(1, reason)
@@ -123,8 +127,9 @@ class Family:
             value: self._family.Metric(labels={**labels, **({by: value} if by else {})}) for value in values
         }
 
-        self._pending = {}
-        self._latest = None
+        self._pending: dict[str, float] = {}
+        self._latest: float | None = None
+        self._published: float | None = None
 
     def add(self, amount: float, value: str = "") -> None:
         if amount:
@@ -137,9 +142,9 @@ class Family:
         for value, amount in self._pending.items():
             self._metrics[value].increment(amount)
         self._pending.clear()
-        if self._latest is not None:
+        if self._latest != self._published:
             self._metrics[""].set(self._latest)
-            self._latest = None
+            self._published = self._latest
 
 
 class Histogram:

@@ -7,13 +7,13 @@ from collections import deque
 
 import triton_python_backend_utils as pb_utils
 from asked import AskedError, Limits
+from caller import Caller
 from calls import Verification, stop_call
-from conversation import ClientGoneError, EngineError, Health, House
+from conversation import EngineError, Health, House
 from draft_length import Policy
 from meter import TritonMeter
 from reception import QueueFullError, Reception
 
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 QUEUE_FULL = "Exceeds maximum queue size"
 NEEDS_DECOUPLED = "decoupled=True"
 """Part of what Triton answers to a call of the wrong kind."""
@@ -53,13 +53,14 @@ class TritonPythonModel:
     def execute(self, requests):
         for request in requests:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            sender = request.get_response_sender()
+            key = inputs["request_key"].item() if "request_key" in inputs else None
+            caller = Requester(request.get_response_sender(), key)
             if "stop" in inputs and inputs["stop"].any():
-                if "request_key" in inputs:
-                    self.reception.stop(inputs["request_key"].item())
-                sender.send(flags=FINAL)
+                if key is not None:
+                    self.reception.stop(key)
+                caller.leave()
             else:
-                self.reception.submit(inputs, Caller(sender))
+                self.reception.submit(inputs, caller)
 
     def finalize(self):
         self.reception.close()
@@ -125,28 +126,11 @@ class TritonEngine:
             self.kept.popleft()
 
 
-class Caller:
-    """A Triton response sender as the reception knows it."""
-
-    def __init__(self, sender):
-        self.sender = sender
-
-    def send(self, tensors, *, final):
-        response = pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, value) for name, value in tensors.items()]
-        )
-        # Content and FINAL together: the aio client cannot see an empty final response.
-        self.sender.send(response, flags=FINAL if final else 0)
+class Requester(Caller):
+    """A caller as the reception knows it."""
 
     def fail(self, error):
-        if isinstance(error, ClientGoneError):
-            # Nobody reads it, and an error after a chunk would keep an ensemble's request open for ever.
-            self.sender.send(flags=FINAL)
-            return
-        self.sender.send(pb_utils.InferenceResponse(error=triton_error(error)), flags=FINAL)
-
-    def gone(self):
-        return self.sender.is_cancelled()
+        self.refuse(triton_error(error))
 
 
 def triton_error(error):

@@ -30,9 +30,12 @@ class QueueFullError(Exception):
 
 
 class Caller(Channel, Protocol):
-    """The way back to one caller, with the end of a request that did not work out."""
+    """The way back to one caller, with the ends of a request that did not work out."""
 
     def fail(self, error: BaseException) -> None: ...
+
+    def leave(self) -> None:
+        """End without a word: the caller has left."""
 
 
 class Turnover(Protocol):
@@ -113,7 +116,7 @@ class Reception:
                 self._free.release()
         except (asyncio.CancelledError, ClientGoneError):
             self._turnover.finished("cancelled")
-            caller.fail(ClientGoneError())
+            caller.leave()
         except Exception as error:
             self._turnover.finished("error")
             caller.fail(error)

@@ -25,6 +25,8 @@ ROUND_PAUSE_S = 0.05
 WAITING_PAUSE_S = 0.5
 """The same for a request that waits for its slot or its prompt; one such request per tick."""
 TICK_S = 0.05
+PUBLISH_PAUSE_S = 0.25
+"""Between two publications of the counters."""
 
 
 class Channel(Protocol):
@@ -35,12 +37,24 @@ class Channel(Protocol):
     def fail(self, error: Exception) -> None:
         """End the request with ``error``."""
 
+    def leave(self) -> None:
+        """End the request of a caller that has left."""
+
     def gone(self) -> bool:
         """Whether the caller has left."""
 
 
-class ClientGoneError(Exception):
-    """Nobody waits for the request any more."""
+class Meter(Protocol):
+    """Counters of the model; see meter.py."""
+
+    def opened(self, tokens: int) -> None: ...
+
+    def played(self, *, asked: int, drafted: int, accepted: int, tokens: int, seconds: float) -> None: ...
+
+    def finished(self, outcome: str) -> None: ...
+
+    def flush(self) -> None:
+        """Publish what has been counted since the last time."""
 
 
 class Delivery:
@@ -52,6 +66,7 @@ class Delivery:
         self.transcript = generation.Transcript(job)
         self.chunks: deque[Any] = deque()
         self.ticket: Any = None
+        self.counted = generation.NO_COUNTERS
         self.ended = False
         self.last_sign = time.monotonic()
 
@@ -64,8 +79,9 @@ class Delivery:
 class Dispatcher:
     """Sends what all requests have to say, in one thread."""
 
-    def __init__(self, log_error: Callable[[str], None]) -> None:
+    def __init__(self, log_error: Callable[[str], None], meter: Meter) -> None:
         self._log_error = log_error
+        self._meter = meter
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._active: dict[Delivery, None] = {}
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
@@ -84,6 +100,10 @@ class Dispatcher:
         """Called on the engine's thread; returns at once."""
         self._events.put(lambda: self._end(delivery, error))
 
+    def refused(self) -> None:
+        """A request was not accepted; only counts it."""
+        self._events.put(lambda: self._meter.finished("refused"))
+
     def stop(self, key: int) -> None:
         """Cancel the request with this key; there may be none any more."""
         self._events.put(lambda: self._stop(key))
@@ -94,17 +114,21 @@ class Dispatcher:
         self._thread.join()
 
     def _run(self) -> None:
-        tick = time.monotonic()
+        tick = publish = time.monotonic()
         while True:
-            patience = max(0.0, tick - time.monotonic()) if self._active else None
+            due = min(tick, publish) if self._active else publish
             with contextlib.suppress(queue.Empty):
-                event = self._events.get(timeout=patience)
+                event = self._events.get(timeout=max(0.0, due - time.monotonic()))
                 if event is None:
+                    self._handle(self._meter.flush)
                     return
                 self._handle(event)
             if time.monotonic() >= tick:
                 self._handle(self._sign_of_the_longest_silent)
                 tick = time.monotonic() + TICK_S
+            if time.monotonic() >= publish:
+                self._handle(self._meter.flush)
+                publish = time.monotonic() + PUBLISH_PAUSE_S
 
     def _handle(self, event: Callable[[], None]) -> None:
         try:
@@ -125,7 +149,9 @@ class Dispatcher:
         self._active[delivery] = None
         # All that is there goes into one response: when sending is slower than decoding, it catches up.
         while delivery.chunks:
-            delivery.transcript.add(delivery.chunks.popleft())
+            chunk = delivery.chunks.popleft()
+            delivery.transcript.add(chunk)
+            self._count(delivery, chunk)
         answer = delivery.transcript.answer()
         if answer is None:
             if time.monotonic() - delivery.last_sign >= ROUND_PAUSE_S:
@@ -135,10 +161,26 @@ class Dispatcher:
         final = bool(answer.finish_reason)
         if final:
             self._forget(delivery)
+            self._meter.finished(answer.finish_reason)
         elif self._gone(delivery):
-            self._end(delivery, ClientGoneError())
+            self._leave(delivery)
             return
         self._send(delivery, answer, final=final)
+
+    def _count(self, delivery: Delivery, chunk: Any) -> None:
+        before, now = delivery.counted, chunk.counters
+        delivery.counted = now
+        if now.rounds == before.rounds:
+            self._meter.opened(len(chunk.token_ids))
+            return
+        drafted = now.drafted - before.drafted
+        self._meter.played(
+            asked=drafted,
+            drafted=drafted,
+            accepted=now.accepted - before.accepted,
+            tokens=len(chunk.token_ids),
+            seconds=(now.last_token_ns - before.last_token_ns) / 1e9,
+        )
 
     def _send(self, delivery: Delivery, answer: generation.Answer, *, final: bool) -> None:
         try:
@@ -146,6 +188,7 @@ class Dispatcher:
         except Exception as error:  # one request's trouble must not end the others
             self._log_error(f"sending failed: {type(error).__name__}: {error}")
             self._forget(delivery)
+            self._meter.finished("error")
             delivery.cancel()
 
     def _sign_of_the_longest_silent(self) -> None:
@@ -158,7 +201,7 @@ class Dispatcher:
     def _sign(self, delivery: Delivery) -> None:
         delivery.last_sign = time.monotonic()
         if self._gone(delivery):
-            self._end(delivery, ClientGoneError())
+            self._leave(delivery)
         elif delivery.job.key is not None:
             self._send(delivery, generation.NOTHING_YET, final=False)
 
@@ -167,15 +210,25 @@ class Dispatcher:
 
     def _stop(self, key: int) -> None:
         for delivery in [delivery for delivery in self._active if delivery.job.key == key]:
-            self._end(delivery, ClientGoneError())
+            self._leave(delivery)
 
     def _end(self, delivery: Delivery, error: Exception) -> None:
-        """End before the last chunk, also in the engine."""
+        """The request has failed, and ends in the engine too."""
         if delivery.ended:
             return
         self._forget(delivery)
         delivery.cancel()
+        self._meter.finished("error")
         delivery.channel.fail(error)
+
+    def _leave(self, delivery: Delivery) -> None:
+        """Nobody waits for the request any more: the engine need not either."""
+        if delivery.ended:
+            return
+        self._forget(delivery)
+        delivery.cancel()
+        self._meter.finished("cancelled")
+        delivery.channel.leave()
 
     def _forget(self, delivery: Delivery) -> None:
         delivery.ended = True

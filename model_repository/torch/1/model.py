@@ -8,12 +8,12 @@ from pathlib import Path
 
 import generation
 import triton_python_backend_utils as pb_utils
-from delivery import ClientGoneError, Delivery, Dispatcher
+from caller import Caller  # like meter, a file of the model ``speculative``: `specbuild repository` brings it
+from delivery import Delivery, Dispatcher
+from meter import TritonMeter
 
 from specbuild.errors import EngineError
 from specbuild.torch_runtime import Engine, QueueFullError, Settings
-
-FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
 
 
 class TritonPythonModel:
@@ -32,42 +32,45 @@ class TritonPythonModel:
             # A process that has lost its GPU cannot get it back; Triton starts another one.
             on_lost=lambda: os._exit(1),
         )
-        self.dispatcher = Dispatcher(pb_utils.Logger.log_error)
+        meter = EngineMeter(args["model_name"], self.engine, self.settings.draft_length)
+        self.dispatcher = Dispatcher(pb_utils.Logger.log_error, meter)
 
     def execute(self, requests):
         for request in requests:
             inputs = {tensor.name(): tensor.as_numpy() for tensor in request.inputs()}
-            sender = request.get_response_sender()
+            key = inputs["request_key"].item() if "request_key" in inputs else None
+            requester = Requester(request.get_response_sender(), key)
             if "stop" in inputs and inputs["stop"].any():
-                self.stop(inputs)
-                sender.send(flags=FINAL)
+                if key is not None:
+                    self.dispatcher.stop(key)
+                requester.leave()
             else:
-                self.submit(inputs, Reply(sender))
+                self.submit(inputs, requester)
 
-    def stop(self, inputs):
-        if "request_key" in inputs:
-            self.dispatcher.stop(inputs["request_key"].item())
-
-    def submit(self, inputs, reply):
+    def submit(self, inputs, requester):
         """Returns at once; what the engine says goes out through the dispatcher."""
         try:
             job = generation.job(
                 inputs, exclude_input=self.exclude_input, draft_length=self.settings.draft_length
             )
-            delivery = Delivery(job, reply)
+            delivery = Delivery(job, requester)
             ticket = self.engine.submit(
                 job.request,
                 on_chunk=functools.partial(self.dispatcher.chunk, delivery),
                 on_error=functools.partial(self.dispatcher.error, delivery),
             )
         except QueueFullError as error:
-            reply.fail(error)
+            self.refuse(requester, error)
         except EngineError as error:
-            reply.fail(generation.InputError(f"{error.message}. {error.remedy}"))
+            self.refuse(requester, generation.InputError(f"{error.message}. {error.remedy}"))
         except Exception as error:  # a request must get an answer, whatever happens
-            reply.fail(error)
+            self.refuse(requester, error)
         else:
             self.dispatcher.accepted(delivery, ticket)
+
+    def refuse(self, requester, error):
+        self.dispatcher.refused()
+        requester.fail(error)
 
     def finalize(self):
         self.engine.close()
@@ -90,28 +93,24 @@ def settings(parameters):
     )
 
 
-class Reply:
-    """A Triton response sender as the dispatcher knows it."""
+class EngineMeter(TritonMeter):
+    """The counters of ``speculative``, with the engine's own number of requests."""
 
-    def __init__(self, sender):
-        self.sender = sender
+    def __init__(self, model, engine, max_draft_length):
+        super().__init__(model, max_draft_length)
+        self.engine = engine
 
-    def send(self, tensors, *, final):
-        response = pb_utils.InferenceResponse(
-            [pb_utils.Tensor(name, value) for name, value in tensors.items()]
-        )
-        # Content and FINAL together: the aio client cannot see an empty final response.
-        self.sender.send(response, flags=FINAL if final else 0)
+    def flush(self):
+        status = self.engine.status()
+        self.requests(status.active, status.waiting)
+        super().flush()
+
+
+class Requester(Caller):
+    """A caller as the dispatcher knows it."""
 
     def fail(self, error):
-        if isinstance(error, ClientGoneError):
-            # Nobody reads it, and an error after a chunk would keep an ensemble's request open for ever.
-            self.sender.send(flags=FINAL)
-            return
-        self.sender.send(pb_utils.InferenceResponse(error=triton_error(error)), flags=FINAL)
-
-    def gone(self):
-        return self.sender.is_cancelled()
+        self.refuse(triton_error(error))
 
 
 def triton_error(error):

@@ -3,10 +3,13 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+
 import pytest
 
 from specclient import errors
-from specclient.status import translate
+from specclient.status import translate, translate_connecting, translate_http
 
 CONNECT = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0.1:1: "
 
@@ -28,7 +31,7 @@ CONNECT = "failed to connect to all addresses; last error: UNKNOWN: ipv4:127.0.0
         (
             "UNAVAILABLE",
             CONNECT + "Tls handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL",
-            errors.ConnectError,
+            errors.TlsError,
         ),
         ("UNAVAILABLE", "errors resolving no.invalid:80: [field:hostname lookup error]", errors.ConnectError),
         ("UNAVAILABLE", "Socket closed", errors.ConnectError),
@@ -70,3 +73,41 @@ def test_messages_lose_the_noise_of_the_layers_below() -> None:
 def test_a_tls_mismatch_and_a_dead_stub_say_what_helps() -> None:
     assert "tls=" in translate("UNAVAILABLE", CONNECT + "Ssl handshake failed: TSI_PROTOCOL_FAILURE").remedy
     assert "restart" in translate("INTERNAL", "Stub process 'x_0_0' is not healthy.").remedy
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "expected"),
+    [
+        (400, "max_tokens: 0, at least 1 is needed", errors.InvalidRequest),
+        (404, "Request for unknown model: 'x' is not found", errors.ModelNotFound),
+        (400, "Request for unknown model: 'x' has no available versions", errors.ModelNotReady),
+        (503, "[request id: x] Exceeds maximum queue size", errors.QueueFull),
+        (403, "This API is restricted, expecting header 'key'", errors.AccessDenied),
+        (500, "out of memory", errors.ServerFailure),
+        (401, "", errors.AccessDenied),
+        (404, "", errors.ConnectError),
+        (301, "", errors.ConnectError),
+        (429, "", errors.QueueFull),
+        (502, "", errors.ConnectError),
+        (500, "", errors.ServerFailure),
+    ],
+)
+def test_an_http_status_becomes_its_error(
+    status: int, text: str, expected: type[errors.SpecClientError]
+) -> None:
+    assert type(translate_http(status, text)) is expected
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), errors.ConnectError),
+        (socket.gaierror(-2, "Name or service not known"), errors.ConnectError),
+        (TimeoutError(), errors.ConnectTimeout),
+        (ssl.SSLCertVerificationError("self-signed"), errors.TlsError),
+    ],
+)
+def test_a_connection_that_cannot_be_made_says_why(
+    error: OSError, expected: type[errors.SpecClientError]
+) -> None:
+    assert type(translate_connecting(error)) is expected

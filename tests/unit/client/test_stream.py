@@ -13,14 +13,28 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tritonclient.grpc import service_pb2
 
-from specclient import GenerationParameters, InvalidRequest, protocol, stream
+from specclient import GenerationParameters, InvalidRequest, Retry, Timeout, protocol, stream
+from specclient.contract import Contract
+from specclient.exchange import Exchange
+from specclient.reply import Decoder
+from specclient.retry import RetryBudget
 
 MODEL = Path(__file__).parents[3] / "model_repository" / "ensemble" / "config.pbtxt"
 
 
 def sent(prompt: str = "hi", **fields: Any) -> dict[str, list[Any]]:
     """The request's tensors, read back from its bytes."""
-    request = stream.encode(prompt, GenerationParameters(**fields), model="ensemble", request_id="r")
+    budget = RetryBudget(Retry())
+    exchange = Exchange(
+        prompt,
+        GenerationParameters(**fields),
+        model="ensemble",
+        endpoint="here",
+        request_id="r",
+        timeout=Timeout(),
+        budget=budget,
+    )
+    request = stream.encode(exchange.outgoing(Contract()))
     read = service_pb2.ModelInferRequest.FromString(request.SerializeToString())
     assert (read.model_name, read.id) == ("ensemble", "r")
     tensors = {}
@@ -38,7 +52,7 @@ def response(text: bytes = b"", *, final: bool = False, **outputs: list[Any]) ->
         datatype = protocol.OUTPUTS[name].datatype
         message.outputs.add(name=name, datatype=datatype, shape=[1, len(values)])
         message.raw_output_contents.append(stream.pack(datatype, values))
-    return message
+    return stream.reply(service_pb2.ModelStreamInferResponse(infer_response=message))
 
 
 def test_a_request_says_what_the_caller_said_and_no_more() -> None:
@@ -69,11 +83,13 @@ def test_every_parameter_reaches_a_tensor_of_the_contract() -> None:
         repetition_penalty=1.5,
         presence_penalty=0.5,
         frequency_penalty=-0.5,
+        length_penalty=0.75,
         num_draft_tokens=6,
         end_id=7,
         pad_id=8,
         return_log_probs=True,
     )
+    assert tensors["length_penalty"] == [0.75]
     assert set(tensors) <= set(protocol.INPUTS)
     assert [tensors[name] for name in ("temperature", "top_k", "top_p", "min_tokens", "bad_words")] == [
         [0.5],
@@ -120,7 +136,7 @@ def test_the_contract_is_the_front_models() -> None:
 
 
 def test_a_chunk_has_text_tokens_and_the_counts_so_far() -> None:
-    decoder = stream.Decoder()
+    decoder = Decoder()
     chunk = decoder.chunk(
         response(
             b"two words",
@@ -142,32 +158,37 @@ def test_a_chunk_has_text_tokens_and_the_counts_so_far() -> None:
 
 def test_log_probs_are_delivered_on_request_only() -> None:
     for wanted in (True, False):
-        chunk = stream.Decoder(log_probs=wanted).chunk(response(b"x", output_log_probs=[-0.5]), 0)
+        chunk = Decoder(log_probs=wanted).chunk(response(b"x", output_log_probs=[-0.5]), 0)
         assert chunk is not None and chunk.log_probs == ((-0.5,) if wanted else ())
 
 
 def test_an_empty_final_response_ends_the_stream_without_a_chunk() -> None:
-    decoder = stream.Decoder()
+    decoder = Decoder()
     decoder.chunk(response(b"all"), 0)
     assert decoder.chunk(service_final(), 1) is None
     assert decoder.final
 
 
 def service_final() -> Any:
-    message = service_pb2.ModelInferResponse()
-    message.parameters["triton_final_response"].bool_param = True
-    return message
+    message = service_pb2.ModelStreamInferResponse()
+    message.infer_response.parameters["triton_final_response"].bool_param = True
+    return stream.reply(message)
+
+
+def test_a_response_without_the_flag_is_the_only_one() -> None:
+    """Triton marks the responses of decoupled models alone."""
+    assert stream.reply(service_pb2.ModelStreamInferResponse()).final
 
 
 def test_half_a_character_at_the_very_end_is_replaced_not_lost() -> None:
-    decoder = stream.Decoder()
+    decoder = Decoder()
     assert decoder.chunk(response(b"a\xf0\x9f", output_ids=[1]), 0).text == "a"  # type: ignore[union-attr]
     last = decoder.chunk(service_final(), 1)
     assert last is not None and last.text == "\ufffd"
 
 
 def test_an_unknown_finish_reason_is_none() -> None:
-    chunk = stream.Decoder().chunk(response(b"x", finish_reason=[b"other"], final=True), 0)
+    chunk = Decoder().chunk(response(b"x", finish_reason=[b"other"], final=True), 0)
     assert chunk is not None and chunk.finish_reason is None
 
 
@@ -176,7 +197,7 @@ def test_text_cut_anywhere_comes_back_whole(text: str, cuts: list[int]) -> None:
     """Whatever bytes a server puts into its chunks, no half character reaches the caller."""
     data = text.encode()
     bounds = [0, *sorted(min(cut, len(data)) for cut in cuts), len(data)]
-    decoder = stream.Decoder()
+    decoder = Decoder()
     parts = [
         chunk.text
         for start, end in pairwise(bounds)
@@ -188,7 +209,7 @@ def test_text_cut_anywhere_comes_back_whole(text: str, cuts: list[int]) -> None:
 
 @given(st.binary(max_size=40), st.integers(0, 40))
 def test_invalid_bytes_never_raise_and_never_leave_surrogates(data: bytes, cut: int) -> None:
-    decoder = stream.Decoder()
+    decoder = Decoder()
     for part, final in ((data[:cut], False), (data[cut:], True)):
         chunk = decoder.chunk(response(part, final=final), 0)
         if chunk is not None:

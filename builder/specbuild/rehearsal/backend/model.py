@@ -2,7 +2,8 @@
 """Triton backend ``tensorrtllm`` written in Python, for rehearsals: an engine played by the torch runtime.
 
 Which weights play which model comes in the variable SPECBUILD_REHEARSAL_WEIGHTS, JSON from a model's name to
-a folder in Hugging Face format; SPECBUILD_REHEARSAL_THREADS limits the threads of each model.
+a folder in Hugging Face format. SPECBUILD_REHEARSAL_THREADS limits the threads of each model;
+SPECBUILD_REHEARSAL_PACE_MS, JSON too, says how long a pass of a model takes at least.
 """
 
 from __future__ import annotations
@@ -29,10 +30,12 @@ class TritonPythonModel:
         name = args["model_name"]
         weights = json.loads(os.environ["SPECBUILD_REHEARSAL_WEIGHTS"])[name]
         threads = os.environ.get("SPECBUILD_REHEARSAL_THREADS")
+        pass_ms = json.loads(os.environ.get("SPECBUILD_REHEARSAL_PACE_MS", "{}")).get(name, 0)
         self.engine = RehearsalEngine.load(
             limits.read(json.loads(args["model_config"])),
             Path(weights),
             threads=int(threads) if threads else None,
+            pass_s=pass_ms / 1000,
         )
         self.calls = Counter("calls_total", "Requests answered", name)
         self.seconds = Counter("call_seconds_total", "From a request's arrival to its answer", name)
@@ -46,7 +49,8 @@ class TritonPythonModel:
             try:
                 if "stop" in tensors and tensors["stop"].any():
                     self.stop(request.request_id())
-                    sender.send(flags=FINAL)
+                    # A response, if an empty one: NVIDIA's BLS waits for it, decoupled or not.
+                    sender.send(pb_utils.InferenceResponse([]), flags=FINAL)
                 else:
                     caller.require_outputs()
                     self.engine.submit(request.request_id(), tensors, caller)
@@ -97,9 +101,10 @@ class Caller:
         response = pb_utils.InferenceResponse(
             [pb_utils.Tensor(name, value) for name, value in tensors.items() if name in self.outputs]
         )
-        if final:
-            self.model.count(time.perf_counter() - self.arrival)
+        seconds = time.perf_counter() - self.arrival
         self.sender.send(response, flags=FINAL if final else 0)
+        if final:  # afterwards: each counter costs a round trip to the server, which nobody should wait for
+            self.model.count(seconds)
 
     def fail(self, error: Exception) -> None:
         # Like the backend, which has one code for everything.
