@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -11,12 +12,12 @@ from torch import Tensor
 
 from specbuild.torch_runtime.cuda.attention_kernel import attention_kernel
 
-# Measured on an H100 with 8 heads of keys: blocks of 128 keys beat 64 by 3 % of a whole step at 1k and 16k.
-_BLOCK = 128
-_LEAST = 2
+# Block of keys and stages of the pipeline, the fastest first, as measured on an H100 at 1k and 16k. What does not
+# fit into a program's shared memory is left out.
+_SHAPES = ((128, 3), (128, 2), (64, 2), (32, 2))
+_LEAST = 1
 _PROGRAMS = 132
-_STAGES = 2
-_WARPS = 4
+_WARPS = 8
 _PACKED_ROWS = 64
 
 
@@ -102,6 +103,7 @@ def attend(
     splits = 1
     if groups.firsts is None:
         splits = int(triton.next_power_of_2(max(1, min(32, _PROGRAMS // (groups.count * heads.keys)))))
+    block, stages = _shape(_width(heads.size) * queries.element_size(), rows, queries.device)
     unused = groups.slots
     attention_kernel[(groups.count, heads.keys, splits)](
         queries, keys, values, out, groups.slots, groups.positions,
@@ -116,12 +118,28 @@ def attend(
         D=heads.size,
         DP=_width(heads.size),
         ROWS=rows,
-        BLOCK=_BLOCK,
+        BLOCK=block,
         SPLITS=splits,
         LEAST=_LEAST,
         WINDOW=window is not None,
         SOFTCAP=softcap is not None,
         PRECISION="ieee" if queries.dtype == torch.float32 else "tf32",
-        num_warps=8 if rows > 64 else _WARPS,
-        num_stages=_STAGES,
+        num_warps=_WARPS,
+        num_stages=stages,
     )  # fmt: skip
+
+
+@functools.lru_cache(maxsize=64)
+def _shape(row_bytes: int, rows: int, where: torch.device) -> tuple[int, int]:
+    """Block and stages for keys, values and queries of ``row_bytes`` each."""
+    limit = shared_memory(where)
+    for block, stages in _SHAPES:
+        if (2 * block * (stages - 1) + 2 * rows) * row_bytes <= limit:
+            return block, stages
+    return _SHAPES[-1]
+
+
+def shared_memory(where: torch.device) -> int:
+    """Bytes of it that one program may have, less a little for the kernels' own use."""
+    properties = torch.cuda.get_device_properties(where)
+    return int(properties.shared_memory_per_block_optin) - 2048  # type: ignore[attr-defined]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from specbuild.torch_runtime.cuda import linear_kernels as few
 from specbuild.torch_runtime.cuda.attention_kernel import add_norm_kernel, gate_kernel, store_kernel
-from specbuild.torch_runtime.cuda.attention_pass import Groups, Heads, Meeting, attend
+from specbuild.torch_runtime.cuda.attention_pass import Groups, Heads, Meeting, attend, shared_memory
 from specbuild.torch_runtime.cuda.tiles import MOST_ROWS, Tile, block_rows, tile
 from specbuild.torch_runtime.fused_modules import FusedRMSNorm, PartOfLinear
 
@@ -62,7 +62,7 @@ class FusedStack:
         self._layers = [self._layer(layer, config, length) for layer in inner.layers]
         self._meeting = Meeting(self._heads, most_tokens, self.device)
         self._precision = "ieee" if self.dtype == torch.float32 else "tf32"
-        self._shared_memory = _shared_memory(self.device)
+        self._shared_memory = shared_memory(self.device)
         self._room = _Room(self, config.hidden_size, config.intermediate_size)
         self.hidden_size: int = config.hidden_size
 
@@ -299,12 +299,6 @@ def _fits(layer: Any, config: Any) -> bool:
         and config.intermediate_size % 16 == 0
         and float(getattr(config, "partial_rotary_factor", 1.0) or 1.0) == 1.0
     )
-
-
-def _shared_memory(where: torch.device) -> int:
-    """Bytes of it that one program may have, less a little for the kernels' own use."""
-    properties = torch.cuda.get_device_properties(where)
-    return int(properties.shared_memory_per_block_optin) - 2048  # type: ignore[attr-defined]
 
 
 def _rotations(rotary: Any, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
