@@ -12,8 +12,8 @@ from torch import Tensor
 
 from specbuild.torch_runtime.cuda.attention_kernel import attention_kernel
 
-# Block of keys and stages of the pipeline, the fastest first, as measured on an H100 at 1k and 16k. What does not
-# fit into a program's shared memory is left out.
+# Block of keys and stages of the pipeline, the fastest first, as measured on an H100 at 1k and 16k. What does
+# not fit into a program's shared memory is left out.
 _SHAPES = ((128, 3), (128, 2), (64, 2), (32, 2))
 _LEAST = 1
 _PROGRAMS = 132
