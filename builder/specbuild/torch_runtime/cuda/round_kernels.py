@@ -64,7 +64,7 @@ def settle_kernel(
 
     ``grid`` [rows, 1 + drafted] holds the last token and the draft tokens. With GREEDY a draft token
     stands while it is the target's own choice (``choices`` [rows, 1 + drafted]); otherwise ``accepted_by``
-    and ``following_by`` say what was decided. A row of ``outcome`` is accepted, following token, draft tokens.
+    and ``following_by`` say what was decided. A row of ``outcome``: accepted, following token, draft tokens.
     """
     row = tl.program_id(0)
     slot = tl.load(slots + row)
