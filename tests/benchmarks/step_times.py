@@ -31,9 +31,9 @@ import transformers
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.decoder import Decoder
 from specbuild.torch_runtime.device import prepare_thread, usable_cores
+from specbuild.torch_runtime.span import Span
 from support.prompt_texts import prompts
 
 LONGEST = 8

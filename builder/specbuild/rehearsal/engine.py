@@ -24,8 +24,8 @@ from specbuild.rehearsal.limits import EngineLimits
 from specbuild.rehearsal.slots import Slots
 from specbuild.rehearsal.work import Times, Work
 from specbuild.torch_runtime import device
-from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.decoder import Decoder
+from specbuild.torch_runtime.span import Span
 
 log = logging.getLogger(__name__)
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -22,23 +21,11 @@ from torch import Tensor, nn
 
 from specbuild.errors import EngineError
 from specbuild.torch_runtime.kv_cache import ALIGNMENT, KvCache, aligned
+from specbuild.torch_runtime.span import Span
+from specbuild.torch_runtime.together import Together, similar
 
 NAME = "specbuild"
 """Under this name the function is known to transformers' AttentionInterface."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """``length`` tokens of the request in ``slot``; the first one is at position ``start``."""
-
-    slot: int
-    start: int
-    length: int
-
-    @property
-    def end(self) -> int:
-        """Tokens in the slot after the pass."""
-        return self.start + self.length
 
 
 class Attends(Protocol):
@@ -63,7 +50,13 @@ class Slots:
 
     def __init__(self, cache: KvCache) -> None:
         self.cache = cache
-        self.spans: Sequence[Span] = ()
+        self._spans: Sequence[Span] = ()
+        self._together: Together | None = None
+
+    def expect(self, spans: Sequence[Span], device: torch.device) -> None:
+        """Say what the next pass consists of; its tokens are on ``device``."""
+        self._spans = spans
+        self._together = Together(spans, device) if similar(spans) else None
 
     def attach(self, model: nn.Module) -> None:
         """Let the attention layers of ``model`` find these slots.
@@ -85,11 +78,15 @@ class Slots:
         window: int | None,
         softcap: float | None,
     ) -> Tensor:
-        """As ``Attends`` says, span by span."""
+        """As ``Attends`` says: requests of similar length in one product, others one by one."""
         keys, values = self.cache.layer(layer, key, value)
+        if self._together is not None:
+            return self._together.attend(
+                query, key, value, keys, values, scaling=scaling, window=window, softcap=softcap
+            )
         outputs = []
         offset = 0
-        for span in self.spans:
+        for span in self._spans:
             new = slice(offset, offset + span.length)
             offset += span.length
             slot_keys, slot_values = keys[span.slot], values[span.slot]

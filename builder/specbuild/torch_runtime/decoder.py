@@ -15,8 +15,9 @@ from transformers import AttentionInterface, AutoConfig, AutoModelForCausalLM
 
 from specbuild.errors import EngineError
 from specbuild.torch_runtime import attention, device, fused_modules, packed_linear
-from specbuild.torch_runtime.attention import Slots, Span
+from specbuild.torch_runtime.attention import Slots
 from specbuild.torch_runtime.kv_cache import KvCache
+from specbuild.torch_runtime.span import Span
 
 AttentionInterface.register(attention.NAME, attention.attend)
 
@@ -56,7 +57,7 @@ class Decoder:
         model's own type. A token that the model does not know, because its vocabulary is padded less
         than its partner's, is read as the last one.
         """
-        self._slots.spans = spans
+        self._slots.expect(spans, self.device)
         positions = [position for span in spans for position in range(span.start, span.end)]
         output = self._model(
             input_ids=tokens.clamp(max=self.vocab_size - 1)[None],

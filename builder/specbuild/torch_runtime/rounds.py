@@ -14,12 +14,12 @@ from torch import Tensor
 
 from specbuild.errors import EngineError
 from specbuild.torch_runtime import device
-from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.chooser import Chooser
 from specbuild.torch_runtime.constraints import BANNED
 from specbuild.torch_runtime.draft_length import DraftLengthPolicy, step_costs
 from specbuild.torch_runtime.request import Chunk
 from specbuild.torch_runtime.sequence import Sequence
+from specbuild.torch_runtime.span import Span
 
 
 class LanguageModel(Protocol):

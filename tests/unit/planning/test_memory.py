@@ -13,8 +13,8 @@ import torch
 
 from specbuild.planning import memory
 from specbuild.synthetic import PLANTED_SHAPES
-from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.decoder import Decoder
+from specbuild.torch_runtime.span import Span
 from support import tiny_models
 
 # The sizes in config.json of meta-llama/Llama-3.1-8B and Llama-3.2-1B.

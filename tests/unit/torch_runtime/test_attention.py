@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.decoder import Decoder
 from specbuild.torch_runtime.device import has_bfloat16
+from specbuild.torch_runtime.span import Span
+from specbuild.torch_runtime.together import similar
 from support import tiny_models
 
 CPU = torch.device("cpu")
@@ -56,6 +57,41 @@ def test_requests_of_different_lengths_packed_in_one_pass(decoder: Decoder, refe
     packed = torch.cat([IDS[40:45], IDS[:17], IDS[90:91]])
     logits = decoder.forward(packed, [Span(0, 40, 5), Span(1, 0, 17), Span(2, 90, 1)])
     assert close(logits, torch.cat([reference[40:45], reference[:17], reference[90:91]]))
+
+
+TOGETHER = [Span(2, 90, 3), Span(0, 64, 1), Span(3, 77, 5)]
+"""Like the verifications of one round: short, of about the same length, in any order, a slot left out."""
+
+
+@torch.inference_mode()
+def test_short_spans_of_similar_requests_are_computed_together(
+    family: str, tmp_path: Path, reference: torch.Tensor
+) -> None:
+    assert similar(TOGETHER)
+    decoder = Decoder.load(
+        tiny_models.save(tmp_path, family), slots=4, max_seq_len=tiny_models.MAX_POSITIONS, where=CPU
+    )
+    for span in TOGETHER:
+        decoder.forward(IDS[: span.start], [Span(span.slot, 0, span.start)])
+    packed = torch.cat([IDS[span.start : span.end] for span in TOGETHER])
+    logits = decoder.forward(packed, TOGETHER)
+    assert close(logits, torch.cat([reference[span.start : span.end] for span in TOGETHER]))
+    again = decoder.forward(IDS[93:95], [Span(2, 93, 2)])
+    assert close(again, reference[93:95])
+
+
+@pytest.mark.parametrize(
+    "spans",
+    [
+        [Span(0, 10, 1)],
+        [Span(0, 10, 17), Span(1, 10, 17)],
+        [Span(0, 1000, 1), Span(1, 10, 1), Span(2, 10, 1)],
+        [Span(0, 10, 1), Span(7, 10, 1)],
+    ],
+    ids=["one", "long", "uneven", "scattered"],
+)
+def test_what_would_mostly_be_padding_is_computed_one_by_one(spans: list[Span]) -> None:
+    assert not similar(spans)
 
 
 @torch.inference_mode()

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.cuda.attention_pass import Groups, packed_tokens
 from specbuild.torch_runtime.cuda.fused_stack import FusedStack
 from specbuild.torch_runtime.cuda.module_stack import ModuleStack
 from specbuild.torch_runtime.cuda.state import DeviceState
 from specbuild.torch_runtime.decoder import load_model, readable_errors
 from specbuild.torch_runtime.kv_cache import aligned
+from specbuild.torch_runtime.span import Span
 
 
 class CudaDecoder:

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from specbuild.errors import EngineError
 from specbuild.torch_runtime import device
-from specbuild.torch_runtime.attention import Span
 from specbuild.torch_runtime.chooser import Chooser
 from specbuild.torch_runtime.cuda.decoder import CudaDecoder
 from specbuild.torch_runtime.cuda.graphs import Kind, RoundGraphs
@@ -31,6 +30,7 @@ from specbuild.torch_runtime.draft_length import Costs
 from specbuild.torch_runtime.request import Chunk, Settings
 from specbuild.torch_runtime.rounds import LanguageModel, Pair, check_finite
 from specbuild.torch_runtime.sequence import Sequence
+from specbuild.torch_runtime.span import Span
 
 log = logging.getLogger(__name__)
 
