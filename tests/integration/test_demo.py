@@ -38,7 +38,7 @@ def test_the_report_has_its_figures(runs: tuple[list[str], dict[str, Any]]) -> N
     assert report["greedy_identical"] is True
     assert report["speedup"]["p50"] > 0 and len(report["speedup"]["ci95"]) == 2
     assert report["acceptance_length"] > 1
-    assert 0 < report["draft_acceptance_rate"] < 1
+    assert 0 < report["draft_acceptance_rate"] <= 1  # all, perhaps, of two short answers
     for arm in ("baseline", "speculative"):
         assert report[arm]["tpot_ms"]["p50"] > 0
     assert report["pair"]["synthetic"] is True
