@@ -40,8 +40,11 @@ if [[ "$libraries" == *"not found"* ]]; then
         exit 1
     fi
     # Wherever this system gets its packages from is reachable; the first source named is taken.
-    mirror=$(sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources 2>/dev/null | head -n 1)
-    [ -n "$mirror" ] || mirror=$(sed -n 's/^deb \(\[[^]]*\] \)\?\(http[^ ]*\).*/\2/p' /etc/apt/sources.list | head -n 1)
+    mirror=$({
+        sed -n 's/^URIs: *//p' /etc/apt/sources.list.d/*.sources
+        sed -n 's/^deb \(\[[^]]*\] \)\?\(http[^ ]*\).*/\2/p' /etc/apt/sources.list
+        true # either may be missing
+    } 2> /dev/null | head -n 1)
     apt="$staging/apt"
     mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial"
     echo "deb [signed-by=$keyring] ${mirror:-http://deb.debian.org/debian} trixie main" > "$apt/sources.list"

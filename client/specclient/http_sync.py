@@ -188,13 +188,14 @@ class HttpCall:
 
     def document(self, seconds: float | None) -> Mapping[str, Any]:
         """The whole answer as JSON. Raises SpecClientError, also when it took more than ``seconds``."""
-        deadline = None if seconds is None else time.monotonic() + seconds
-        try:
-            while (document := self._started(deadline).document()) is Need.DATA:
-                self._receive(deadline)
-        except TimeoutError as error:
-            raise generate.late(seconds) from error
-        self._release()
+        with self._reading:  # else a cancel of another thread would close the socket under the read
+            deadline = None if seconds is None else time.monotonic() + seconds
+            try:
+                while (document := self._started(deadline).document()) is Need.DATA:
+                    self._receive(deadline)
+            except TimeoutError as error:
+                raise generate.late(seconds) from error
+            self._release()
         assert not isinstance(document, Need)
         return document
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from specbuild.openai_front.stopping import StopText
-from specclient import AsyncStream, Counters, SpecClientError
+from specclient import AsyncStream, Counters
 
 _BUFFERED_PIECES = 64
 
@@ -64,7 +64,7 @@ async def together(generations: Sequence[Generation]) -> AsyncGenerator[Piece, N
             async for piece in pieces:
                 yield piece
         return
-    queue: asyncio.Queue[Piece | SpecClientError | None] = asyncio.Queue(_BUFFERED_PIECES)
+    queue: asyncio.Queue[Piece | Exception | None] = asyncio.Queue(_BUFFERED_PIECES)
 
     async def pump(generation: Generation) -> None:
         try:
@@ -72,7 +72,7 @@ async def together(generations: Sequence[Generation]) -> AsyncGenerator[Piece, N
                 async for piece in pieces:
                     await queue.put(piece)
             await queue.put(None)
-        except SpecClientError as error:
+        except Exception as error:  # any: the reader raises it again, and would wait for ever without it
             await queue.put(error)
 
     tasks = [asyncio.ensure_future(pump(generation)) for generation in generations]
@@ -80,7 +80,7 @@ async def together(generations: Sequence[Generation]) -> AsyncGenerator[Piece, N
         running = len(tasks)
         while running:
             item = await queue.get()
-            if isinstance(item, SpecClientError):
+            if isinstance(item, Exception):
                 raise item
             if item is None:
                 running -= 1

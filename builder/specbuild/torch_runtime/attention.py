@@ -20,7 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from specbuild.errors import EngineError
-from specbuild.torch_runtime.kv_cache import ALIGNMENT, KvCache, aligned
+from specbuild.torch_runtime.kv_cache import KvCache, aligned
+from specbuild.torch_runtime.mixing import first_block, mix
 from specbuild.torch_runtime.span import Span
 from specbuild.torch_runtime.together import Together, similar
 
@@ -146,7 +147,7 @@ def _attend_span(
     heads, n, size = query.shape
     kv_heads = keys.shape[0]
     last = aligned(span.end)
-    first = 0 if window is None else max(0, span.start + 1 - window) // ALIGNMENT * ALIGNMENT
+    first = 0 if window is None else first_block(span.start + 1 - window)
     groups = query.reshape(kv_heads, heads // kv_heads * n, size)
     scores = torch.bmm(groups, keys[:, first:last].transpose(1, 2)).float().mul_(scaling)
     if softcap is not None:
@@ -157,7 +158,7 @@ def _attend_span(
     if window is not None and span.end - first > window:
         _hide_earlier(scores, span.end - first - window)
     weights = torch.softmax(scores, dim=-1).to(values.dtype).view(kv_heads, -1, last - first)
-    return torch.bmm(weights, values[:, first:last]).view(heads, n, values.shape[-1]).transpose(0, 1)
+    return mix(weights, values[:, first:last]).view(heads, n, values.shape[-1]).transpose(0, 1)
 
 
 def _hide_later(scores: Tensor, later: int) -> None:

@@ -74,6 +74,10 @@ class Decoder:
         span = Span(slot, start, len(tokens))
         return self.forward(torch.tensor(tokens, device=self.device), [span], last)
 
+    def forget(self, slot: int) -> None:
+        """Make ``slot`` fit for another request after one whose numbers were not finite."""
+        self._slots.cache.clear(slot)
+
     def _warm_up(self) -> None:
         """Allocate the cache, so that a lack of memory shows while loading and not under a request."""
         with torch.inference_mode():

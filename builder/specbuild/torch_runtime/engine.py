@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine: one thread that owns the models, and a thread-safe way to give it requests.
 
-Each iteration admits waiting requests to free slots, brings one chunk of one prompt into the caches,
+Each iteration admits waiting requests to free slots, brings one chunk's worth of prompts into the caches,
 and plays one round of all running requests. Requests join and leave between iterations.
 """
 

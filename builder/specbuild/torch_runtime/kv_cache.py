@@ -34,6 +34,12 @@ class KvCache:
             layer = self._layers[index] = self._allocate(key), self._allocate(value)
         return layer
 
+    def clear(self, slot: int) -> None:
+        """Forget what ``slot`` holds. What is masked must be numbers all the same."""
+        for layer in self._layers.values():
+            for tensor in layer:
+                tensor[slot].zero_()
+
     def _allocate(self, like: Tensor) -> Tensor:
         shape = (self.slots, like.shape[1], self.length, like.shape[3])
         return torch.zeros(shape, dtype=like.dtype, device=like.device)

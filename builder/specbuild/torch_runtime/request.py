@@ -19,6 +19,9 @@ class QueueFullError(EngineError):
     """Too many requests are waiting; the same request may be sent again later."""
 
 
+_LEAST_TEMPERATURE = 1e-6
+
+
 @dataclass(frozen=True, slots=True)
 class Settings:
     """Limits of one engine, fixed when it is loaded."""
@@ -64,7 +67,7 @@ class Sampling:
     """
 
     temperature: float = 0.0
-    """0 takes the most probable token."""
+    """0 takes the most probable token; so does what is so little that logits divided by it overflow."""
     top_k: int = 0
     """0 keeps all tokens; 1 is greedy."""
     top_p: float = 1.0
@@ -73,7 +76,7 @@ class Sampling:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     seed: int | None = None
-    """The same seed gives the same tokens, whatever else runs; None takes fresh entropy."""
+    """The same seed gives the same tokens, whatever else runs, where the arithmetic does (docs/gpu.md)."""
     bad_words: tuple[tuple[int, ...], ...] = ()
     """Token sequences that never appear in the output."""
 
@@ -95,7 +98,7 @@ class Sampling:
     @property
     def greedy(self) -> bool:
         """Whether the most probable token is always taken."""
-        return self.temperature == 0 or self.top_k == 1
+        return self.temperature < _LEAST_TEMPERATURE or self.top_k == 1
 
     @property
     def penalised(self) -> bool:

@@ -34,6 +34,9 @@ class LanguageModel(Protocol):
     def prefill(self, tokens: Items[int], slot: int, start: int) -> Tensor:
         """Logits [1, vocab_size] after ``tokens``, which continue the ``start`` ones in ``slot``."""
 
+    def forget(self, slot: int) -> None:
+        """Make ``slot`` fit for another request after one whose numbers were not finite."""
+
 
 class Pair:
     """Target and, perhaps, draft, at work on the sequences of an engine."""
@@ -189,7 +192,11 @@ class Pair:
         return watch.laps()[-1]
 
     def _first_token(self, sequence: Sequence, logits: Tensor) -> Chunk:
-        check_finite(logits)
+        try:
+            check_finite(logits)
+        except EngineError:
+            self._target.forget(sequence.slot)
+            raise
         nothing = torch.zeros(1, 0, dtype=torch.long, device=self._device)
         _, following = Chooser([sequence], [0], self._device).judge(logits, nothing)
         tokens = [int(following)]

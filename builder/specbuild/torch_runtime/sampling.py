@@ -73,6 +73,7 @@ def _truncate(probabilities: Tensor, shape: Shape) -> Tensor:
         before = ordered.cumsum(-1) - ordered
         # A row with top_p 1 keeps everything: rounding must not cut its tail.
         cut = (before >= shape.top_p[:, None]) & (shape.top_p[:, None] < 1)
+        cut[:, 0] = False  # a top_p that float32 rounds to 0 keeps the first
         ordered = ordered.masked_fill(cut, 0.0)
         ordered = ordered / ordered.sum(-1, keepdim=True)
     return torch.zeros_like(probabilities).scatter_(1, tokens, ordered)
@@ -85,4 +86,5 @@ def draw(weights: Tensor, uniform: Tensor) -> Tensor:
     """
     cumulated = weights.double().cumsum(-1)
     mark = (uniform.double() * _BELOW_ONE)[:, None] * cumulated[:, -1:]
-    return torch.searchsorted(cumulated, mark, right=True)[:, 0]
+    # Weights that are no numbers must not become a token that is none: it would fail the others of the batch.
+    return torch.searchsorted(cumulated, mark, right=True)[:, 0].clamp_(max=weights.shape[1] - 1)

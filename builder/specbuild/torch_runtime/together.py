@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from specbuild.torch_runtime.kv_cache import aligned
+from specbuild.torch_runtime.mixing import first_block, mix
 from specbuild.torch_runtime.span import Span
 
 _MOST_QUERIES = 16
@@ -39,14 +40,15 @@ class Together:
         self._slots = slice(first, max(span.slot for span in spans) + 1)
         self._length = aligned(max(span.end for span in spans))
         most = max(span.length for span in spans)
+        self._start = min(span.start for span in spans)
         rows = [[0] * most for _ in range(self._slots.stop - first)]
-        positions = [[0] * most for _ in rows]
+        positions = [[self._start] * most for _ in rows]
         grid: list[int] = []
         slots: list[int] = []
         offset = 0
         for span in spans:
             row = span.slot - first
-            # Queries that pad repeat the last one, and slots without a request see the first token.
+            # Queries that pad repeat the last one, and slots without a request see some token.
             rows[row] = [offset + min(j, span.length - 1) for j in range(most)]
             positions[row] = [span.start + min(j, span.length - 1) for j in range(most)]
             grid += [row * most + j for j in range(span.length)]
@@ -77,8 +79,9 @@ class Together:
         slots, positions = self._written
         keys[slots, :, positions] = key[0].transpose(0, 1)
         values[slots, :, positions] = value[0].transpose(0, 1)
+        first, length = self._first(window), self._length - self._first(window)
         past_keys, past_values = (
-            past[self._slots, :, : self._length].flatten(0, 1) for past in (keys, values)
+            past[self._slots, :, first : self._length].flatten(0, 1) for past in (keys, values)
         )
         kv_heads, heads, size = keys.shape[1], query.shape[1], query.shape[3]
         count, most = self._rows.shape
@@ -87,16 +90,20 @@ class Together:
         scores = torch.bmm(grouped, past_keys.transpose(1, 2)).float().mul_(scaling)
         if softcap is not None:
             scores = scores.div_(softcap).tanh_().mul_(softcap)
-        scores = scores.view(count, heads, most, self._length).add_(self._mask(window))
-        weights = torch.softmax(scores, dim=-1).to(values.dtype).view(count * kv_heads, -1, self._length)
-        output = torch.bmm(weights, past_values).view(count, heads, most, values.shape[3])
+        scores = scores.view(count, heads, most, length).add_(self._mask(window))
+        weights = torch.softmax(scores, dim=-1).to(values.dtype).view(count * kv_heads, -1, length)
+        output = mix(weights, past_values).view(count, heads, most, values.shape[3])
         return output.transpose(1, 2).flatten(0, 1)[self._grid][None]
+
+    def _first(self, window: int | None) -> int:
+        """The first key that any query may see."""
+        return 0 if window is None else first_block(self._start + 1 - window)
 
     def _mask(self, window: int | None) -> Tensor:
         """-inf for keys that a query does not see, else 0 [S, 1, N, L]."""
         mask = self._masks.get(window)
         if mask is None:
-            key = torch.arange(self._length, device=self._positions.device)
+            key = torch.arange(self._first(window), self._length, device=self._positions.device)
             query = self._positions[..., None]
             hidden = key > query
             if window is not None:

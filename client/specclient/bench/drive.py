@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any
 
 from specclient.bench.load import Concurrency, OpenLoop
@@ -143,10 +143,7 @@ class Driver:
                 failed.append(task.exception())  # type: ignore[arg-type]
 
         try:
-            for sample in self._scheduled(load):
-                assert sample.scheduled_ns is not None
-                delay_s = (sample.scheduled_ns - time.perf_counter_ns()) / 1e9
-                await asyncio.sleep(max(0.0, delay_s))
+            async for sample in self._scheduled(load):
                 if failed:
                     raise failed[0]
                 task = asyncio.ensure_future(self._send(sample))
@@ -159,7 +156,8 @@ class Driver:
         finally:
             await cancelled(in_flight)
 
-    def _scheduled(self, load: OpenLoop) -> Iterator[Sample]:
+    async def _scheduled(self, load: OpenLoop) -> AsyncIterator[Sample]:
+        """Each request when it is due."""
         settings, start_ns = self._settings, self._run.started_ns
         limit = settings.warmup_request_count + settings.count(load) if self._run.rule == "all" else None
         prompts = self._draw(DRAWN if limit is None else limit)
@@ -170,7 +168,11 @@ class Driver:
             if not warmup and not opened:
                 opened = True
                 window.open(due_ns)
-            if index == limit or window.over(due_ns):
+            if index == limit:
+                return
+            # Before the window is asked: its intervals must be over when they are judged.
+            await asyncio.sleep(max(0.0, (due_ns - time.perf_counter_ns()) / 1e9))
+            if window.over(due_ns):
                 return
             yield self._sample(index, prompts[index % len(prompts)], warmup=warmup, scheduled_ns=due_ns)
 

@@ -13,6 +13,7 @@ from specclient.bench.sample import Sample
 from specclient.bench.server_side import Statistics
 from specclient.bench.targets import Target
 from specclient.completion import Completion
+from specclient.errors import ServerFailure, SpecClientError
 
 
 @dataclass(slots=True, eq=False)
@@ -43,10 +44,19 @@ class Run:
         """Turn what was received into completions; idempotent."""
         for sample in self.samples:
             if sample.receipts and sample.ended_ns and sample.error is None and sample.completion is None:
-                sample.completion = Completion(
-                    sample.request_id or "", self.target.decode(sample), sample.origin_ns
-                )
+                self._complete(sample)
             sample.receipts = []
+
+    def _complete(self, sample: Sample) -> None:
+        """One unreadable answer must not take the others with it."""
+        try:
+            chunks = self.target.decode(sample)
+        except SpecClientError as error:
+            sample.error = error
+        except (ValueError, TypeError, AttributeError) as error:
+            sample.error = ServerFailure(f"the answer cannot be read: {type(error).__name__}")
+        else:
+            sample.completion = Completion(sample.request_id or "", chunks, sample.origin_ns)
 
     @property
     def measured(self) -> list[Sample]:
@@ -81,6 +91,8 @@ class Run:
         if self.window_ns is None:
             return ((last - min(s.origin_ns for s in measured)) / 1e9) or None
         start, end = self.window_ns
+        if not self.complete:  # cut short: the rest of the window was not measured
+            end = min(end, last)
         return ((end if isinstance(self.load, Concurrency) else max(end, last)) - start) / 1e9
 
 

@@ -188,7 +188,8 @@ class Dispatcher:
         except Exception as error:  # one request's trouble must not end the others
             self._log_error(f"sending failed: {type(error).__name__}: {error}")
             self._forget(delivery)
-            self._meter.finished("error")
+            if not final:  # else it is counted already
+                self._meter.finished("error")
             delivery.cancel()
 
     def _sign_of_the_longest_silent(self) -> None:

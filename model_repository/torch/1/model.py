@@ -29,11 +29,15 @@ class TritonPythonModel:
             Path(parameters["target_dir"]),
             Path(draft) if draft else None,
             self.settings,
-            # A process that has lost its GPU cannot get it back; Triton starts another one.
-            on_lost=lambda: os._exit(1),
+            on_lost=self.lose,
         )
         meter = EngineMeter(args["model_name"], self.engine, self.settings.draft_length)
         self.dispatcher = Dispatcher(pb_utils.Logger.log_error, meter)
+
+    def lose(self):
+        """A process that has lost its GPU cannot get it back: say so to all, and let Triton start another."""
+        self.dispatcher.close()
+        os._exit(1)
 
     def execute(self, requests):
         for request in requests:

@@ -125,3 +125,40 @@ def test_bfloat16_verification_is_bit_for_bit_plain_decoding(family: str, tmp_pa
                 ids = torch.cat([IDS[start : start + n], IDS[:7]])
                 logits = decoder.forward(ids, [Span(1, start, n), Span(0, 0, 7)])
                 assert torch.equal(logits[:n], plain[start - 25 : start - 25 + n])
+
+
+@pytest.mark.skipif(not has_bfloat16(), reason="the processor computes bfloat16 by other means")
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_bfloat16_is_bit_for_bit_the_same_alone_together_and_over_many_keys(
+    family: str, tmp_path: Path
+) -> None:
+    size = {"hidden_size": 128, "head_dim": 32, "intermediate_size": 256, "max_position_embeddings": 2048}
+    folder = tiny_models.save(tmp_path, family, dtype=torch.bfloat16, **size)
+    decoder = Decoder.load(folder, slots=2, max_seq_len=2048, where=CPU)
+    ids = torch.randint(0, tiny_models.VOCAB_SIZE, (1500,), generator=torch.Generator().manual_seed(2))
+    with torch.inference_mode():
+        for slot, known in ((0, 700), (1, 1300)):
+            decoder.forward(ids[:known], [Span(slot, 0, known)])
+        for start in range(700, 790, 9):
+            plain = torch.cat(
+                [decoder.forward(ids[i : i + 1], [Span(0, i, 1)]) for i in range(start, start + 9)]
+            )
+            verified = decoder.forward(ids[start : start + 9], [Span(0, start, 9)])
+            together = [Span(0, start, 9), Span(1, 1300, 2)]
+            assert similar(together)
+            packed = torch.cat([ids[start : start + 9], ids[1300:1302]])
+            assert torch.equal(verified, plain)
+            assert torch.equal(decoder.forward(packed, together)[:9], plain)
+
+
+@torch.inference_mode()
+def test_what_is_not_a_number_is_forgotten(tmp_path: Path) -> None:
+    decoder = Decoder.load(tiny_models.save(tmp_path, "llama"), slots=2, max_seq_len=96, where=CPU)
+    decoder.forward(IDS[:64], [Span(0, 0, 64)])
+    expected = decoder.forward(IDS[:2], [Span(0, 0, 2)])
+    keys, values = next(iter(decoder._slots.cache._layers.values()))
+    keys[0].fill_(torch.nan), values[0].fill_(torch.nan)
+    decoder.forget(0)
+    decoder.forward(IDS[:64], [Span(1, 0, 64)])
+    together = decoder.forward(torch.cat([IDS[:2], IDS[64:65]]), [Span(0, 0, 2), Span(1, 64, 1)])
+    assert close(together[:2], expected)

@@ -69,6 +69,7 @@ def test_settings_name_the_bad_field(name: str, value: Any) -> None:
 def test_the_defaults_are_greedy() -> None:
     assert Sampling().greedy
     assert Sampling(temperature=0.9, top_k=1).greedy
+    assert Sampling(temperature=1e-40).greedy
     assert not Sampling(temperature=0.9).greedy
 
 

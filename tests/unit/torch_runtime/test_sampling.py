@@ -98,3 +98,12 @@ def test_first_and_repeated_take_rows_of_every_tensor() -> None:
     assert repeated.greedy.tolist() == [False, False, True]
     assert repeated.top_k is not None and repeated.top_k.tolist() == [3, 3, 4]
     assert both.first(1).temperature.tolist() == [1]
+
+
+def test_weights_that_are_no_numbers_still_give_a_token() -> None:
+    assert int(draw(torch.full((1, 4), torch.nan), torch.tensor([0.5]))) < 4
+
+
+def test_a_top_p_that_rounds_to_nothing_keeps_the_first() -> None:
+    shape = Shape(torch.ones(1), torch.tensor([False]), None, torch.tensor([1e-46]))
+    assert distributions(torch.tensor([[1.0, 3.0, 2.0]]), shape).tolist() == [[0.0, 1.0, 0.0]]

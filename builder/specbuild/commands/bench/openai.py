@@ -96,6 +96,11 @@ def _named(urls: tuple[str, ...]) -> dict[str, str]:
     for text in urls:
         head, equals, tail = text.partition("=")
         name, address = (head, tail) if equals and "://" not in head else (text.partition("://")[2], text)
+        if "@" in address:
+            raise ConfigError(
+                "an address with a user or key would be in the report",
+                remedy="Put the token into the variable that --api-key-variable names.",
+            )
         if not name or not address.startswith(("http://", "https://", "grpc://")):
             raise ConfigError(
                 f"{text} is no server", remedy="Write [NAME=]http://HOST:PORT, or grpc:// for Triton."

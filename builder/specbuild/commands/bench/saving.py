@@ -35,11 +35,13 @@ def finish(outcome: Outcome, *, output: Path | None, artifact_dir: Path, as_json
 
     report = document(outcome)
     path = output or artifact_dir / f"{outcome.kind}-{datetime.now(timezone.utc):%Y%m%dT%H%M%SZ}.json"
-    save(path, report)
-    if as_json:
-        print_json(report)
-    elif any(run.samples for run in outcome.runs):
-        Console(highlight=False).print(render(report))
+    try:
+        save(path, report)
+    finally:  # what was measured is shown even when it cannot be saved
+        if as_json:
+            print_json(report)
+        elif any(run.samples for run in outcome.runs):
+            Console(highlight=False).print(render(report))
     click.echo(f"report: {path}, {forms.beside(path, 'html')}", err=True)
     raise_failure(outcome)
 

@@ -23,14 +23,20 @@ class CudaDecoder:
     """A causal language model with a cache of its own. Load it with ``CudaDecoder.load``."""
 
     def __init__(
-        self, model: Any, *, slots: int, length: int, draft_length: int, where: torch.device
+        self, model: Any, *, slots: int, max_seq_len: int, draft_length: int, where: torch.device
     ) -> None:
         settings = model.config.get_text_config()
         self.device = where
         self.vocab_size: int = settings.vocab_size
         self.fused = FusedStack.fits(model)
         kind = FusedStack if self.fused else ModuleStack
-        self.stack = kind(model, slots=slots, length=aligned(length), most_tokens=max(2, draft_length + 1))
+        self.stack = kind(
+            model,
+            slots=slots,
+            longest=max_seq_len,
+            length=aligned(max_seq_len + draft_length + 1),
+            most_tokens=max(2, draft_length + 1),
+        )
         self._shared = settings.num_attention_heads // (
             getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads
         )
@@ -48,8 +54,7 @@ class CudaDecoder:
         """
         model = load_model(folder, max_seq_len, where)
         with readable_errors(folder):
-            length = max_seq_len + draft_length + 1
-            decoder = cls(model, slots=slots, length=length, draft_length=draft_length, where=where)
+            decoder = cls(model, slots=slots, max_seq_len=max_seq_len, draft_length=draft_length, where=where)
             decoder.prefill([0], slot=0, start=0)
         return decoder
 
@@ -65,6 +70,9 @@ class CudaDecoder:
         last = torch.tensor([len(tokens) - 1], device=self.device)
         span = Span(slot, start, len(tokens))
         return self.forward(torch.tensor(tokens, device=self.device), [span], last)
+
+    def forget(self, slot: int) -> None:
+        """Nothing to do: the attention reads no further than a request's own tokens."""
 
     def _groups(self, spans: Sequence[Span]) -> Groups:
         """``spans`` cut into groups of tokens that one program of the attention takes."""

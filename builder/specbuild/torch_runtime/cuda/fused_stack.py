@@ -42,7 +42,7 @@ class _Layer:
 class FusedStack:
     """Computes the model whose weights it was given. ``fits`` says for which models that is right."""
 
-    def __init__(self, model: Any, *, slots: int, length: int, most_tokens: int) -> None:
+    def __init__(self, model: Any, *, slots: int, longest: int, length: int, most_tokens: int) -> None:
         inner, config = model.model, model.config
         attention = inner.layers[0].self_attn
         self.device = inner.embed_tokens.weight.device
@@ -58,7 +58,7 @@ class FusedStack:
         self._table: Tensor = inner.embed_tokens.weight
         self._head: Tensor = model.lm_head.weight
         self._final: Tensor = inner.norm.weight
-        self._cos, self._sin = _rotations(inner.rotary_emb, length, self._table)
+        self._cos, self._sin = _rotations(inner.rotary_emb, length, longest, self._table)
         self._layers = [self._layer(layer, config, length) for layer in inner.layers]
         self._meeting = Meeting(self._heads, most_tokens, self.device)
         self._precision = "ieee" if self.dtype == torch.float32 else "tf32"
@@ -301,9 +301,12 @@ def _fits(layer: Any, config: Any) -> bool:
     )
 
 
-def _rotations(rotary: Any, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosines and sines [length, head_dim ÷ 2], as the model's own module computes them."""
-    positions = torch.arange(length, device=like.device)[None]
+def _rotations(rotary: Any, length: int, longest: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines [length, head_dim ÷ 2], as the model's own module computes them.
+
+    Beyond ``longest`` are draft tokens that never stand; the model may rotate all tokens otherwise there.
+    """
+    positions = torch.arange(length, device=like.device).clamp_(max=longest - 1)[None]
     cos, sin = rotary(like[None, :1], positions)
     half = cos.shape[-1] // 2
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()

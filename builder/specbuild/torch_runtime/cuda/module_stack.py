@@ -70,7 +70,8 @@ class DeviceSlots:
 class ModuleStack:
     """Computes ``model`` by its own code. Fillers write to a slot of their own."""
 
-    def __init__(self, model: Any, *, slots: int, length: int, most_tokens: int) -> None:
+    def __init__(self, model: Any, *, slots: int, longest: int, length: int, most_tokens: int) -> None:
+        self._longest = longest
         self.device: torch.device = model.get_input_embeddings().weight.device
         self._model = model
         self._slots = DeviceSlots(KvCache(slots + 1, length), slots, most_tokens)
@@ -98,7 +99,8 @@ class ModuleStack:
         _, positions = rows_of(groups)
         logits: Tensor = self._model(
             input_ids=tokens.clamp(max=self._vocab_size - 1)[None],
-            position_ids=positions[None],
+            # Beyond the end are draft tokens that never stand; the model may know no such position.
+            position_ids=positions.clamp(max=self._longest - 1)[None],
             use_cache=False,
             logits_to_keep=0 if rows is None else rows,
         ).logits[0]

@@ -125,7 +125,7 @@ class CudaPair(Pair):
             return []
         event, first = arrived
         event.laps()
-        check_finite(logits)
+        check_finite(logits[done])
         chunks = []
         for sequence, token, row in zip(finished, first.tolist(), done, strict=True):
             log_probs = self._log_probs(sequence, logits[row : row + 1], [token])
@@ -149,13 +149,18 @@ class CudaPair(Pair):
     def _prepare_and_launch(self, sequences: Items[Sequence]) -> list[tuple[Sequence, Chunk]]:
         chunks: list[tuple[Sequence, Chunk]] = []
         limits = self._choose_lengths(sequences)
-        if max(limits) and not all(self._draft_keeps_up(s) for s in sequences):
+        drafting = [s for s, limit in zip(sequences, limits, strict=True) if limit]
+        if not all(self._draft_keeps_up(s) for s in drafting):
             chunks = self._land(keep=0)
-            sequences = [s for s in sequences if s.finish_reason is None]
-            if not sequences:
+            kept = [
+                (s, min(limit, s.draft_limit))
+                for s, limit in zip(sequences, limits, strict=True)
+                if s.finish_reason is None
+            ]
+            if not kept:
                 return chunks
-            limits = [min(max(limits), s.draft_limit) for s in sequences]
-            self._catch_up_fully(sequences)
+            sequences, limits = [s for s, _ in kept], [limit for _, limit in kept]
+            self._catch_up_fully([s for s, limit in kept if limit])
         self._launch(sequences, limits)
         return chunks
 
@@ -207,7 +212,7 @@ class CudaPair(Pair):
 
     def _time_round(self, flight: _Flight, burst: float, verification: float) -> None:
         rows, drafted = flight.rows, flight.drafted
-        self._seconds.setdefault((rows, drafted), Costs()).observe(1, burst + verification)
+        self._seconds[rows, drafted].observe(1, burst + verification)
         if drafted:
             self.policy.draft.observe(rows, burst / drafted)
         self.policy.target.observe(rows * (drafted + 1), verification)

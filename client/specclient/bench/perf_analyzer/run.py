@@ -159,6 +159,10 @@ async def _watch(target: TritonTarget, patience_s: float | None) -> NoReturn:
     while True:
         await asyncio.sleep(WATCH_S)
         totals = await target.statistics()
+        if target.lost is not None:
+            raise PerfAnalyzerError(
+                f"the server went away: {target.lost}", remedy="Look into the server's log."
+            )
         ended = seen
         if totals is not None:
             ended = sum(count.requests for (model, _), count in totals.items() if model == target.model)

@@ -23,6 +23,7 @@ from specclient.completion import Chunk, Counters
 from specclient.errors import (
     AccessDenied,
     ConnectError,
+    ConnectTimeout,
     FirstTokenTimeout,
     IdleTimeout,
     IncompleteStream,
@@ -115,6 +116,8 @@ class OpenAITarget:
         counters = Counters()
         for received_ns, raw in sample.receipts:
             event = json.loads(raw)
+            if not isinstance(event, dict) or "error" in event or event.get("object") == "error":
+                raise ServerFailure(_message(raw.decode("utf-8", "replace")))
             counters = _counters(event.get("usage"), counters)
             choice = next(iter(event.get("choices") or ()), None)
             text = _text(choice) if choice is not None else ""
@@ -157,6 +160,8 @@ class OpenAITarget:
         request = session.post(self.url + path, data=body, headers={"Content-Type": "application/json"})
         try:
             response = await asyncio.wait_for(request, self._timeout.first_token)
+        except aiohttp.ServerTimeoutError:  # of sock_connect, the only limit that the session has
+            raise ConnectTimeout(f"no connection within {self._timeout.connect} s") from None
         except asyncio.TimeoutError:
             raise FirstTokenTimeout(f"no token within {self._timeout.first_token} s") from None
         async with response:
@@ -182,8 +187,8 @@ class OpenAITarget:
             data = line[5:].strip()
             if data == DONE:
                 return
-            if data.startswith(b'{"error"'):
-                raise ServerFailure(_message(data.decode("utf-8", "replace")))
+            if not data:
+                continue
             sample.receipts.append((received_ns, data))
 
     def _attributed(self, error: SpecClientError) -> SpecClientError:

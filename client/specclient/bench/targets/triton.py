@@ -122,7 +122,7 @@ class TritonTarget:
         sample.request_id = f"{self._run_id}-{next(self._ids)}"
         try:
             message = self._message(sample)
-            exchange = self._idle.pop() if self._idle else await self._new_stream()
+            exchange = await self._stream()
         except SpecClientError as error:
             sample.sent_ns = sample.ended_ns = time.perf_counter_ns()
             sample.error = self._attributed(error, sample)
@@ -172,6 +172,11 @@ class TritonTarget:
             else server_side.statistics(service_pb2.ModelStatisticsResponse.FromString(raw))
         )
 
+    @property
+    def lost(self) -> str | None:
+        """Why the connection is gone; None while it is there."""
+        return self._connections[-1].lost if self._connections else None
+
     async def close(self) -> None:
         if self._sweeper is not None:
             self._sweeper.cancel()
@@ -197,7 +202,11 @@ class TritonTarget:
                 )
             return self._connections[-1]
 
-    async def _new_stream(self) -> _Stream:
+    async def _stream(self) -> _Stream:
+        """An idle stream that the server has not closed meanwhile, or a new one."""
+        while self._idle:
+            if (exchange := self._idle.pop()).usable:
+                return exchange
         return _Stream(await self._connect(), self._header_block(stream.METHOD))
 
     def _header_block(self, method: str) -> bytes:
@@ -275,10 +284,6 @@ class _Stream:
         """Send; the future is done when the sample is."""
         self._sample = sample
         self._done = done = asyncio.get_running_loop().create_future()
-        if not self.usable:  # the server has closed it between two requests
-            sample.sent_ns = time.perf_counter_ns()
-            self.fail(ConnectError("the connection broke"))
-            return done
         sample.sent_ns = time.perf_counter_ns()
         self._connection.send(self._number, message)
         return done

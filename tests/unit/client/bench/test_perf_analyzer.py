@@ -100,6 +100,7 @@ async def test_standing_still_ends_it(monkeypatch: pytest.MonkeyPatch, totals: A
         """Answers once, and then always with ``totals``."""
 
         model = "m"
+        lost = None
         answers = iter([{("m", "1"): ModelTotals(requests=3)}])
 
         async def statistics(self) -> Any:
