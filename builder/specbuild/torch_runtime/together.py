@@ -4,7 +4,8 @@
 On a CPU a product per request and layer costs more in calls than in arithmetic: eight requests of a
 16-layer model wait for 256 of them. Here all requests are rows of one product over neighbouring slots of
 the cache, padded to the longest. What pads is masked, and adds zeros to sums whose order stays the same,
-so that a token still has, bit for bit, the result that it has alone.
+so that in
+bfloat16 a token still has, bit for bit, the result that it has alone.
 """
 
 from __future__ import annotations
