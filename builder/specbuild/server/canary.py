@@ -25,7 +25,8 @@ def sing(address: str, timeout_s: float) -> str | None:
     client = triton.InferenceServerClient(address, channel_args=[("grpc.enable_http_proxy", 0)])
     answered = False
     try:
-        client.start_stream(lambda result, error: replies.put((result, error)), stream_timeout=timeout_s)
+        # Without a deadline of its own: which of the two came first would be chance.
+        client.start_stream(lambda result, error: replies.put((result, error)))
         client.async_stream_infer(FRONT_MODEL, _inputs(triton), request_id=_PROMPT)
         result, error = replies.get(timeout=timeout_s)
         answered = True
