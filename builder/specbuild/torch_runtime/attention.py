@@ -3,11 +3,11 @@
 
 A pass packs the new tokens of several requests into one sequence, without padding, so that the linear
 layers see real tokens only. Attention splits it again: each ``Span`` attends to its own slot and to
-nothing else, which also makes a request's arithmetic independent of its neighbours.
+nothing else, alone or as rows of one product with requests like it (``together``).
 
-Keys are read in multiples of 32, and what lies behind a query is masked. Vector lanes and tiles then
-sum the same keys in the same groups in whichever pass a token is computed, so that in bfloat16 on a
-CPU the verification of a token has, bit for bit, the result of its plain decoding.
+Keys are read in multiples of 32, what lies behind a query is masked, and long sums are made of fixed blocks
+(``mixing``). The same keys are then summed in the same groups in whichever pass a token is computed, so
+that in bfloat16 on a CPU the verification of a token has, bit for bit, the result of its plain decoding.
 """
 
 from __future__ import annotations
@@ -46,6 +46,16 @@ class Attends(Protocol):
         """Store the new keys and values, and attend. Query [1, heads, tokens, d] → [1, tokens, heads, d]."""
 
 
+def attach(model: nn.Module, slots: Attends) -> None:
+    """Let the attention layers of ``model`` find ``slots``.
+
+    On the modules, because not every model of transformers hands keyword arguments through to them.
+    """
+    for module in model.modules():
+        if hasattr(module, "layer_idx"):
+            module.slots = slots  # type: ignore[assignment]
+
+
 class Slots:
     """The cache of a model, and the spans of the pass that is being computed. One per model."""
 
@@ -58,15 +68,6 @@ class Slots:
         """Say what the next pass consists of; its tokens are on ``device``."""
         self._spans = spans
         self._together = Together(spans, device) if similar(spans) else None
-
-    def attach(self, model: nn.Module) -> None:
-        """Let the attention layers of ``model`` find these slots.
-
-        On the modules, because not every model of transformers hands keyword arguments through to them.
-        """
-        for module in model.modules():
-            if hasattr(module, "layer_idx"):
-                module.slots = self  # type: ignore[assignment]
 
     def attend(
         self,

@@ -32,7 +32,7 @@ class Decoder:
     def __init__(self, model: Any, cache: KvCache, where: torch.device) -> None:
         self._model = model
         self._slots = Slots(cache)
-        self._slots.attach(model)
+        attention.attach(model, self._slots)
         self.device = where
         self.vocab_size: int = model.config.get_text_config().vocab_size
 

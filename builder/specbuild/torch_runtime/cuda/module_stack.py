@@ -6,8 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from specbuild.torch_runtime.attention import attach
 from specbuild.torch_runtime.cuda.attention_pass import Groups, Heads, Meeting, attend
 from specbuild.torch_runtime.kv_cache import KvCache
 
@@ -21,12 +22,6 @@ class DeviceSlots:
         self._slots = slots
         self._most_tokens = most_tokens
         self._meetings: dict[tuple[int, int, int], Meeting] = {}
-
-    def attach(self, model: nn.Module) -> None:
-        """Let the attention layers of ``model`` find these slots."""
-        for module in model.modules():
-            if hasattr(module, "layer_idx"):
-                module.slots = self  # type: ignore[assignment]
 
     def attend(
         self,
@@ -75,7 +70,7 @@ class ModuleStack:
         self.device: torch.device = model.get_input_embeddings().weight.device
         self._model = model
         self._slots = DeviceSlots(KvCache(slots + 1, length), slots, most_tokens)
-        self._slots.attach(model)
+        attach(model, self._slots)
         self._vocab_size: int = model.config.get_text_config().vocab_size
 
     def step(
