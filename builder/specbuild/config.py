@@ -60,7 +60,8 @@ class Model(_Section):
     dtype: Dtype = "auto"
     """What the weights are cast to; auto keeps the checkpoint's own type."""
     quantization: Quantization | None = None
-    """Format of the weights in the engine (runtimes tensorrt_llm and llmapi)."""
+    """Format of the weights in the engine. The torch runtime knows int8_wo, on a GPU: it reads the weights as
+    they are and rounds them in the GPU's memory."""
     tp_size: Annotated[StrictInt, Field(ge=1, le=64)] = 1
     """Tensor parallelism, in GPUs."""
     pp_size: Annotated[StrictInt, Field(ge=1, le=64)] = 1

@@ -99,3 +99,23 @@ def test_the_end_of_the_context_window(engine: Engine, models: Models) -> None:
         whole = running.finish(engine, Request(prompt=prompt, max_tokens=room, draft_length=8))
         assert len(whole.tokens) == room
         assert whole.finish_reason == "length"
+
+
+@pytest.mark.parametrize("rounded", ["draft", "both"])
+def test_weights_in_8_bits_change_nothing_but_the_model(
+    models: Models, engine_on_device: MakeEngine, rounded: str
+) -> None:
+    """With a rounded draft the target's tokens stay; with a rounded target speculation changes nothing."""
+    asked = prompts(models, 8, longest=300)
+    quantization = {"draft_quantization": "int8_wo"}
+    if rounded == "both":
+        quantization["target_quantization"] = "int8_wo"
+    with engine_on_device(models.target, models.draft, **quantization) as engine:
+        expected = plain(engine, asked)
+        done = running.finish_all(
+            engine, [Request(prompt=prompt, max_tokens=TOKENS, draft_length=4) for prompt in asked]
+        )
+    found = models.referee.divergences(asked, expected, [one.tokens for one in done])
+    require_ties_only(found, len(asked), len(asked) * TOKENS, f"in 8 bits: {rounded}")
+    drafted = sum(one.counters.drafted for one in done)
+    assert 0.2 < sum(one.counters.accepted for one in done) / drafted < 1

@@ -242,6 +242,15 @@ def test_settings_of_gpu_runtimes_are_refused_for_torch(
     assert [(finding.code, finding.subject) for finding in found] == [(code, "target")]
 
 
+@pytest.mark.parametrize(
+    ("device", "codes"), [("cpu", ["quantization-unsupported"]), ("cuda", []), ("auto", [])]
+)
+def test_weights_in_8_bits_need_a_gpu(tmp_path: Path, device: str, codes: list[str]) -> None:
+    checkpoints.pair(tmp_path, TARGET, DRAFT)
+    chosen = settings(tmp_path, draft={"quantization": "int8_wo"}, torch={"device": device})
+    assert [finding.code for finding in pairing.inspect(chosen).findings] == codes
+
+
 def _as_dtype(dtype: Any) -> Callable[[dict[str, np.ndarray]], None]:
     def change(tensors: dict[str, np.ndarray]) -> None:
         tensors.update({name: array.astype(dtype) for name, array in tensors.items()})

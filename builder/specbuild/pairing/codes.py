@@ -36,7 +36,9 @@ CODES: Mapping[str, Code] = {
         "error", "Not a text-only causal language model, or for the torch runtime not a rotary transformer."
     ),
     "architecture-untested": Code("warning", "Should work, but no test covers this family."),
-    "quantization-unsupported": Code("error", "The torch runtime runs unquantised weights only."),
+    "quantization-unsupported": Code(
+        "error", "The torch runtime reads unquantised weights, and rounds them to int8_wo at most, on a GPU."
+    ),
     "parallelism-unsupported": Code("error", "The torch runtime uses one device."),
     "dtype-unsupported": Code("error", "The weights' type is none that the runtime computes in."),
     "dtype-narrowed": Code("warning", "bfloat16 weights as float16: values above 65504 become infinite."),

@@ -68,13 +68,26 @@ def torch_limits(pair: Pair) -> Iterator[Finding]:
     if pair.settings.runtime != "torch":
         return
     for subject, model, options in pair.models():
-        method = options.quantization or (model.config and model.config.quantization)
-        if method:
+        if model.config and model.config.quantization:
             yield Finding.of(
                 "quantization-unsupported",
                 subject,
-                f"the {subject} is quantised ({method})",
-                remedy=f"Use unquantised weights and {subject}.quantization: null, or another runtime.",
+                f"the {subject} is quantised ({model.config.quantization})",
+                remedy="Use unquantised weights, or another runtime.",
+            )
+        if options.quantization not in (None, "int8_wo"):
+            yield Finding.of(
+                "quantization-unsupported",
+                subject,
+                f"{subject}.quantization is {options.quantization}",
+                remedy=f"Set {subject}.quantization to int8_wo (on a GPU) or null, or use another runtime.",
+            )
+        elif options.quantization and pair.settings.torch.device == "cpu":
+            yield Finding.of(
+                "quantization-unsupported",
+                subject,
+                f"{subject}.quantization is {options.quantization}, which needs a GPU; torch.device is cpu",
+                remedy=f"Set {subject}.quantization to null, or torch.device to auto.",
             )
         if options.tp_size * options.pp_size > 1:
             yield Finding.of(

@@ -7,6 +7,7 @@ H heads and K key-value heads of size d, intermediate size i and vocabulary V:
 
 - weights      e·(L·(2·h·d·(H + K) + 3·h·i + 2·h) + h + V·h·(1 if the ends are tied, else 2)), the Llama
                architecture, unless the caller knows the bytes of the files
+               In 8 bits each matrix has one byte an entry and 4 for each row; an embedding keeps its own.
 - KV cache     e·2·L·K·d·S·P, with P the positions of a slot rounded up to 32
 - logits       e·V·S·(γ + 1) for the verification, e·V·S for a draft step; float32 distributions of sampled
                requests, 4·V·S·(γ + 1) for the target and 4·V·S·γ for the draft
@@ -91,12 +92,17 @@ class MemoryPlan:
 
 
 def model_memory(
-    config: Mapping[str, Any], *, weight_bytes: int | None = None, element_bytes: int | None = None
+    config: Mapping[str, Any],
+    *,
+    weight_bytes: int | None = None,
+    element_bytes: int | None = None,
+    eight_bits: bool = False,
 ) -> ModelMemory:
     """The memory of the model that ``config`` (config.json of a Llama-like model) describes.
 
     ``weight_bytes`` is what the files hold, where that is known: the formula knows no biases, experts or
-    norms of heads. Raises KeyError when ``config`` lacks a size.
+    norms of heads. ``eight_bits`` counts all matrices as rounded (int8_wo), whatever the files hold. Raises
+    KeyError when ``config`` lacks a size.
     """
     element = element_bytes or _SIZES.get(str(config.get("dtype") or config.get("torch_dtype")), 4)
     hidden, layers, heads = (
@@ -107,11 +113,17 @@ def model_memory(
     intermediate, vocab_size = int(config["intermediate_size"]), int(config["vocab_size"])
     embedding = vocab_size * hidden * element
     tied = bool(config.get("tie_word_embeddings"))
-    layer = 2 * hidden * head_dim * (heads + kv_heads) + 3 * hidden * intermediate + 2 * hidden
-    computed = element * (layers * layer + hidden) + embedding * (1 if tied else 2)
+    shared = tied and not eight_bits
+    matrices = layers * (2 * hidden * head_dim * (heads + kv_heads) + 3 * hidden * intermediate)
+    norms = element * hidden * (2 * layers + 1)
+    if eight_bits:
+        rows = layers * (head_dim * (heads + 2 * kv_heads) + 2 * hidden + 2 * intermediate) + vocab_size
+        weight_bytes = matrices + vocab_size * hidden + _FLOAT32 * rows + norms + embedding
+    elif weight_bytes is None:
+        weight_bytes = element * matrices + norms + embedding * (1 if shared else 2)
     return ModelMemory(
-        weight_bytes=computed if weight_bytes is None else weight_bytes,
-        embedding_bytes=0 if tied else embedding,
+        weight_bytes=weight_bytes,
+        embedding_bytes=0 if shared else embedding,
         kv_bytes_per_token=2 * layers * kv_heads * head_dim * element,
         activation_bytes_per_token=element
         * (4 * hidden + head_dim * (heads + 2 * kv_heads) + 3 * intermediate),

@@ -43,5 +43,7 @@ def configure(models: Mapping[str, ModelConfig], settings: Config) -> None:
             "prefill_chunk": settings.torch.prefill_chunk,
             "device": settings.torch.device,
             "threads": settings.torch.threads,
+            "target_quantization": settings.target.quantization,
+            "draft_quantization": settings.draft.quantization,
         },
     )

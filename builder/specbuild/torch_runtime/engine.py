@@ -341,6 +341,12 @@ def _load_pair(target: Path, draft: Path | None, settings: Settings, where: torc
 
         return CudaPair.load(target, draft, settings, where)
 
+    if settings.target_quantization or settings.draft_quantization:
+        raise EngineError(
+            "weights in 8 bits need a GPU, and this engine runs on the CPU",
+            remedy="Set target.quantization and draft.quantization to null, or torch.device to cuda.",
+        )
+
     def load_one(folder: Path) -> Decoder:
         return Decoder.load(
             folder, slots=settings.max_batch_size, max_seq_len=settings.max_seq_len, where=where

@@ -43,6 +43,9 @@ class Settings:
     """Prompt tokens computed between two rounds of the running requests."""
     max_queue_size: int = 256
     """Requests that may wait for a slot."""
+    target_quantization: str | None = None
+    """int8_wo: weights rounded to 8 bits when they are loaded, on a GPU. None: as they are."""
+    draft_quantization: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_batch_size", "max_input_len", "max_seq_len", "prefill_chunk", "max_queue_size"):
@@ -53,6 +56,8 @@ class Settings:
             self.draft_length,
             "at least 0 and below max_seq_len",
         )
+        for name in ("target_quantization", "draft_quantization"):
+            _require(getattr(self, name) in (None, "int8_wo"), name, getattr(self, name), "int8_wo or None")
         _require(
             self.max_input_len < self.max_seq_len, "max_input_len", self.max_input_len, "below max_seq_len"
         )

@@ -94,6 +94,8 @@ def settings(parameters):
         prefill_chunk=int(parameters["prefill_chunk"]),
         device=parameters["device"],
         threads=int(threads) if threads else None,
+        target_quantization=parameters.get("target_quantization") or None,
+        draft_quantization=parameters.get("draft_quantization") or None,
     )
 
 

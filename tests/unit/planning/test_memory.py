@@ -76,6 +76,15 @@ def test_known_bytes_win_over_the_formula() -> None:
     assert model.bytes_per_step == 9_000_000_000 - 2 * 128_256 * 4096
 
 
+def test_weights_in_8_bits_take_half_but_for_the_embedding() -> None:
+    full, rounded = (memory.model_memory(LLAMA_1B, eight_bits=eight_bits) for eight_bits in (False, True))
+    embedding = 2 * 128_256 * 2048
+    assert rounded.embedding_bytes == embedding
+    assert rounded.bytes_per_step == pytest.approx(full.bytes_per_step / 2, rel=0.01)
+    assert rounded.weight_bytes == rounded.bytes_per_step + embedding
+    assert rounded.kv_bytes_per_token == full.kv_bytes_per_token
+
+
 def test_the_most_slots_fit_and_one_more_does_not() -> None:
     models = memory.model_memory(LLAMA_8B), memory.model_memory(LLAMA_1B)
     available = 80 << 30

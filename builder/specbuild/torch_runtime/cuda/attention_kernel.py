@@ -58,6 +58,7 @@ def attention_kernel(
     kv_head = tl.program_id(1)
     split = tl.program_id(2)
     slot = tl.load(slots + group)
+    start = tl.load(positions + group) + shift
     if slot >= slot_count:
         return
     SHARED: tl.constexpr = HEADS // KV_HEADS
@@ -67,7 +68,6 @@ def attention_kernel(
     else:
         first_row = group * T
         tokens = T
-    start = tl.load(positions + group) + shift
     row = tl.arange(0, ROWS)
     token = row // SHARED
     here = token < tokens

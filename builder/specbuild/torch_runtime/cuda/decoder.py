@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from specbuild.errors import EngineError
 from specbuild.torch_runtime.cuda.attention_pass import Groups, packed_tokens
 from specbuild.torch_runtime.cuda.fused_stack import FusedStack
 from specbuild.torch_runtime.cuda.module_stack import ModuleStack
@@ -23,20 +24,35 @@ class CudaDecoder:
     """A causal language model with a cache of its own. Load it with ``CudaDecoder.load``."""
 
     def __init__(
-        self, model: Any, *, slots: int, max_seq_len: int, draft_length: int, where: torch.device
+        self,
+        model: Any,
+        *,
+        slots: int,
+        max_seq_len: int,
+        draft_length: int,
+        where: torch.device,
+        eight_bits: bool = False,
     ) -> None:
         settings = model.config.get_text_config()
         self.device = where
         self.vocab_size: int = settings.vocab_size
         self.fused = FusedStack.fits(model)
-        kind = FusedStack if self.fused else ModuleStack
-        self.stack = kind(
-            model,
-            slots=slots,
-            longest=max_seq_len,
-            length=aligned(max_seq_len + draft_length + 1),
-            most_tokens=max(2, draft_length + 1),
-        )
+        sizes = {
+            "slots": slots,
+            "longest": max_seq_len,
+            "length": aligned(max_seq_len + draft_length + 1),
+            "most_tokens": max(2, draft_length + 1),
+        }
+        self.stack: FusedStack | ModuleStack
+        if self.fused:
+            self.stack = FusedStack(model, **sizes, eight_bits=eight_bits)
+        else:
+            self.stack = ModuleStack(model, **sizes)
+        if eight_bits and not self.stack.takes_few:
+            raise EngineError(
+                f"{type(model).__name__} does not run with weights in 8 bits",
+                remedy="Set its quantization to null; Llama, Mistral and Qwen2 can have int8_wo.",
+            )
         self._shared = settings.num_attention_heads // (
             getattr(settings, "num_key_value_heads", None) or settings.num_attention_heads
         )
@@ -44,17 +60,31 @@ class CudaDecoder:
     @classmethod
     @torch.inference_mode()
     def load(
-        cls, folder: Path, *, slots: int, max_seq_len: int, draft_length: int, where: torch.device
+        cls,
+        folder: Path,
+        *,
+        slots: int,
+        max_seq_len: int,
+        draft_length: int,
+        where: torch.device,
+        eight_bits: bool = False,
     ) -> CudaDecoder:
         """The model in ``folder``, ready for ``slots`` sequences of up to ``max_seq_len`` tokens.
 
         A slot has room for ``draft_length`` more: a round drafts as many for all its requests, also for one
-        that is about to end.
+        that is about to end. ``eight_bits`` rounds the weights (see matrix.py) once they are on the device.
         Raises EngineError as ``Decoder.load`` does.
         """
         model = load_model(folder, max_seq_len, where)
         with readable_errors(folder):
-            decoder = cls(model, slots=slots, max_seq_len=max_seq_len, draft_length=draft_length, where=where)
+            decoder = cls(
+                model,
+                slots=slots,
+                max_seq_len=max_seq_len,
+                draft_length=draft_length,
+                where=where,
+                eight_bits=eight_bits,
+            )
             decoder.prefill([0], slot=0, start=0)
         return decoder
 

@@ -11,8 +11,13 @@ the mean square, which is the same number for a whole row. Nothing is summed in 
 has, bit for bit, the same result whatever other rows are in the pass, as long as ``BM`` is the same.
 
 All kernels: M rows of x [M, K] times the transposed weights [N, K]; a program has BN columns and all of K,
-which BK divides. Programmatic dependent launch, which lets a kernel start while its predecessor drains, was
-tried on an H100 and gained nothing.
+which BK divides. With SCALED the weights are in 8 bits, and column n of the result counts times scales[n].
+
+A kernel costs some four microseconds besides its reading: what the end of a program needs is loaded at its
+beginning, where waiting for it costs nothing. Tried on an H200 and slower, each time inside a graph:
+programmatic dependent launch (2 µs more per kernel); having the next weights, or only the first of each row,
+brought to the L2 cache by the kernel before (4 to 25 % more per step); the whole layer as one kernel whose
+programs meet between its parts (82 µs instead of 55 for the 1B shape).
 """
 
 from __future__ import annotations
@@ -44,7 +49,7 @@ def _product(
     for start in range(0, K, BK):
         left = tl.load(x_at + start, mask=rows[:, None] < M, other=0.0)
         right = tl.load(w_at + start, eviction_policy="evict_first")
-        sums = tl.dot(left, right, sums, input_precision=PRECISION)
+        sums = tl.dot(left, right.to(left.dtype), sums, input_precision=PRECISION)
     return sums
 
 
@@ -64,24 +69,28 @@ def _two_products(
         left = tl.load(x_at + start, mask=rows[:, None] < M, other=0.0)
         one = tl.load(first_at + start, eviction_policy="evict_first")
         two = tl.load(second_at + start, eviction_policy="evict_first")
-        a = tl.dot(left, one, a, input_precision=PRECISION)
-        b = tl.dot(left, two, b, input_precision=PRECISION)
+        a = tl.dot(left, one.to(left.dtype), a, input_precision=PRECISION)
+        b = tl.dot(left, two.to(left.dtype), b, input_precision=PRECISION)
     return a, b
 
 
 @triton.jit
-def _scale(squares, parts, row_of_squares, M, K, eps, STRIDE: tl.constexpr, BM: tl.constexpr):
-    """1 ÷ root mean square of each row, from ``parts`` sums of squares [parts, STRIDE]."""
-    rows = tl.arange(0, BM)
-    total = tl.zeros([BM], dtype=tl.float32)
-    for start in range(0, parts, _SUMS):
-        part = start + tl.arange(0, _SUMS)
-        at = squares + part[:, None] * STRIDE + row_of_squares[None, :]
-        total += tl.sum(tl.load(at, mask=(part[:, None] < parts) & (rows[None, :] < M), other=0.0), 0)
+def _load_squares(
+    squares, parts, row_of_squares, M, STRIDE: tl.constexpr, PARTS: tl.constexpr, BM: tl.constexpr
+):
+    """``parts`` sums of squares of each row: [PARTS, BM]."""
+    part = tl.arange(0, PARTS)[:, None]
+    inside = (part < parts) & (tl.arange(0, BM)[None, :] < M)
+    return tl.load(squares + part * STRIDE + row_of_squares[None, :], mask=inside, other=0.0)
+
+
+@triton.jit
+def _scale(total, K, eps):
+    """1 ÷ root mean square of each row of K numbers, from the sums of their squares."""
     return tl.rsqrt(total / K + eps)
 
 
-@triton.jit(do_not_specialize=["token_step", "T", "vocab"])
+@triton.jit(do_not_specialize=["token_step", "T", "vocab", "shift"])
 def embed_kernel(
     tokens,
     token_step,
@@ -92,15 +101,26 @@ def embed_kernel(
     hidden,
     scaled,
     squares,
+    cosines,
+    sines,
+    positions,
+    shift,
+    turns,
     K,
+    HALF: tl.constexpr,
     STRIDE: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Rows of the embedding table, the same times gamma, and their sums of squares. One program per row.
 
-    Row m is token m % T of request m ÷ T, whose tokens start at request · token_step.
+    Row m is token m % T of request m ÷ T, whose tokens start at request · token_step. The cosines and sines
+    of its position go to ``turns`` [2, STRIDE, HALF]: there every layer finds them without its position.
     """
     row = tl.program_id(0)
+    position = tl.load(positions + row // T) + shift + row % T
+    j = tl.arange(0, HALF)
+    tl.store(turns + row * HALF + j, tl.load(cosines + position * HALF + j))
+    tl.store(turns + (STRIDE + row) * HALF + j, tl.load(sines + position * HALF + j))
     token = tl.load(tokens + (row // T) * token_step + row % T)
     token = tl.minimum(token, vocab - 1).to(tl.int64)
     total = 0.0
@@ -113,19 +133,18 @@ def embed_kernel(
         tl.store(scaled + row * K + k, (h * g).to(scaled.dtype.element_ty), mask=k < K)
         total += tl.sum(h * h, 0)
     tl.store(squares + row, total)
-    # The same column of the next parts is not read: an embedding is one part.
 
 
 @triton.jit(do_not_specialize=["M", "parts", "shift", "slot_count", "T"])
 def qkv_kernel(
     x,
     w,
+    scales,
     bias,
     queries,
     keys,
     values,
-    cosines,
-    sines,
+    turns,
     slots,
     positions,
     squares,
@@ -143,10 +162,12 @@ def qkv_kernel(
     HALF: tl.constexpr,
     HAS_BIAS: tl.constexpr,
     STRIDE: tl.constexpr,
+    PARTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
+    SCALED: tl.constexpr,
 ):
     """Normalised x → rotated queries [M, heads, 2 · HALF], and keys and values in their slots.
 
@@ -157,22 +178,27 @@ def qkv_kernel(
     head = start // HALF
     j = start % HALF + tl.arange(0, BN)
     first = head * 2 * HALF + j
-    a, b = _two_products(x, w, first, first + HALF, M, K, BM, BN, BK, PRECISION)
     rows = tl.arange(0, BM)
-    scale = _scale(squares, parts, rows, M, K, eps, STRIDE, BM)[:, None]
+    here = rows < M
+    sums = _load_squares(squares, parts, rows, M, STRIDE, PARTS, BM)
+    angle = rows[:, None] * HALF + j[None, :]
+    cos = tl.load(turns + angle, mask=here[:, None], other=0.0)
+    sin = tl.load(turns + STRIDE * HALF + angle, mask=here[:, None], other=0.0)
+    position = tl.load(positions + rows // T, mask=here, other=0) + shift + rows % T
+    slot = tl.load(slots + rows // T, mask=here, other=slot_count)
+    a, b = _two_products(x, w, first, first + HALF, M, K, BM, BN, BK, PRECISION)
+    scale = _scale(tl.sum(sums, 0), K, eps)[:, None]
     a *= scale
     b *= scale
+    if SCALED:
+        a *= tl.load(scales + first)[None, :]
+        b *= tl.load(scales + first + HALF)[None, :]
     if HAS_BIAS:
         a += tl.load(bias + first).to(tl.float32)[None, :]
         b += tl.load(bias + first + HALF).to(tl.float32)[None, :]
-    here = rows < M
-    position = tl.load(positions + rows // T, mask=here, other=0) + shift + rows % T
     if head < HEADS + KV_HEADS:
-        angle = position[:, None] * HALF + j[None, :]
-        cos = tl.load(cosines + angle, mask=here[:, None], other=0.0).to(tl.float32)
-        sin = tl.load(sines + angle, mask=here[:, None], other=0.0).to(tl.float32)
-        turned = a * cos - b * sin
-        b = b * cos + a * sin
+        turned = a * cos.to(tl.float32) - b * sin.to(tl.float32)
+        b = b * cos.to(tl.float32) + a * sin.to(tl.float32)
         a = turned
     kind = queries.dtype.element_ty
     if head < HEADS:
@@ -180,7 +206,6 @@ def qkv_kernel(
         tl.store(at, a.to(kind), mask=here[:, None])
         tl.store(at + HALF, b.to(kind), mask=here[:, None])
     else:
-        slot = tl.load(slots + rows // T, mask=here, other=slot_count)
         stored = (here & (slot < slot_count))[:, None]
         place = slot.to(tl.int64)[:, None] * slot_step + position[:, None] * 2 * HALF + j[None, :]
         if head < HEADS + KV_HEADS:
@@ -197,6 +222,7 @@ def qkv_kernel(
 def residual_kernel(
     x,
     w,
+    scales,
     bias,
     hidden,
     gamma,
@@ -211,11 +237,14 @@ def residual_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
+    SCALED: tl.constexpr,
 ):
     """hidden [M, N] += x · w; then hidden · gamma, and the sums of squares of each program's columns."""
     program = tl.program_id(0)
     columns = program * BN + tl.arange(0, BN)
     sums = _product(x, w, columns, M, K, K, BM, BN, BK, PRECISION)
+    if SCALED:
+        sums *= tl.load(scales + columns)[None, :]
     if HAS_BIAS:
         sums += tl.load(bias + columns).to(tl.float32)[None, :]
     rows = tl.arange(0, BM)
@@ -234,6 +263,7 @@ def residual_kernel(
 def gated_kernel(
     x,
     w,
+    scales,
     out,
     squares,
     parts,
@@ -246,14 +276,22 @@ def gated_kernel(
     BN: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
+    SCALED: tl.constexpr,
 ):
     """Normalised x → silu(gate) · up [M, N]; the weights are [2 N, K], the gate first."""
     columns = tl.program_id(0) * BN + tl.arange(0, BN)
     gate, up = _two_products(x, w, columns, columns + N, M, K, BM, BN, BK, PRECISION)
     rows = tl.arange(0, BM)
-    scale = _scale(squares, parts, rows, M, K, eps, STRIDE, BM)[:, None]
+    # Many programs take turns here, so waiting costs little, and the registers are needed.
+    total = tl.zeros([BM], dtype=tl.float32)
+    for start in range(0, parts, _SUMS):
+        total += tl.sum(_load_squares(squares + start * STRIDE, parts - start, rows, M, STRIDE, _SUMS, BM), 0)
+    scale = _scale(total, K, eps)[:, None]
     gate *= scale
     up *= scale
+    if SCALED:
+        gate *= tl.load(scales + columns)[None, :]
+        up *= tl.load(scales + columns + N)[None, :]
     product = gate * tl.sigmoid(gate) * up
     at = out + rows[:, None] * N + columns[None, :]
     tl.store(at, product.to(out.dtype.element_ty), mask=rows[:, None] < M)
@@ -263,6 +301,7 @@ def gated_kernel(
 def logits_kernel(
     x,
     w,
+    scales,
     out,
     best,
     index,
@@ -275,10 +314,12 @@ def logits_kernel(
     T,
     CHOOSE: tl.constexpr,
     STRIDE: tl.constexpr,
+    PARTS: tl.constexpr,
     BM: tl.constexpr,
     BN: tl.constexpr,
     BK: tl.constexpr,
     PRECISION: tl.constexpr,
+    SCALED: tl.constexpr,
 ):
     """Normalised x → logits [M, N] of the last of every T rows; or, with CHOOSE, each program's largest.
 
@@ -289,9 +330,12 @@ def logits_kernel(
     columns = program * BN + tl.arange(0, BN)
     inside = columns < N
     columns = tl.where(inside, columns, 0)
-    sums = _product(x + (T - 1) * K, w, columns, M, K, T * K, BM, BN, BK, PRECISION)
     rows = tl.arange(0, BM)
-    scale = _scale(squares, parts, rows * T + T - 1, M, K, eps, STRIDE, BM)
+    squared = _load_squares(squares, parts, rows * T + T - 1, M, STRIDE, PARTS, BM)
+    sums = _product(x + (T - 1) * K, w, columns, M, K, T * K, BM, BN, BK, PRECISION)
+    scale = _scale(tl.sum(squared, 0), K, eps)
+    if SCALED:
+        sums *= tl.load(scales + columns)[None, :]
     logits = (sums * scale[:, None]).to(x.dtype.element_ty)
     if CHOOSE:
         ranked = tl.where(inside[None, :], logits.to(tl.float32), -float("inf"))

@@ -65,6 +65,8 @@ class DeviceSlots:
 class ModuleStack:
     """Computes ``model`` by its own code. Fillers write to a slot of their own."""
 
+    takes_few = False
+
     def __init__(self, model: Any, *, slots: int, longest: int, length: int, most_tokens: int) -> None:
         self._longest = longest
         self.device: torch.device = model.get_input_embeddings().weight.device

@@ -76,7 +76,7 @@ class CudaPair(Pair):
         """The pair in GPU memory. Raises EngineError, which says what to lower when memory runs out."""
         _keep_kernels(target)
 
-        def load_one(folder: Path) -> CudaDecoder:
+        def load_one(folder: Path, quantization: str | None) -> CudaDecoder:
             start = time.monotonic()
             decoder = CudaDecoder.load(
                 folder,
@@ -84,12 +84,17 @@ class CudaPair(Pair):
                 max_seq_len=settings.max_seq_len,
                 draft_length=settings.draft_length,
                 where=where,
+                eight_bits=quantization is not None,
             )
             kind = "fused layers" if decoder.fused else "transformers' own layers"
             log.info("loaded %s in %.1f s: %s", folder.name, time.monotonic() - start, kind)
             return decoder
 
-        return cls(load_one(target), None if draft is None else load_one(draft), settings)
+        return cls(
+            load_one(target, settings.target_quantization),
+            None if draft is None else load_one(draft, settings.draft_quantization),
+            settings,
+        )
 
     @torch.inference_mode()
     def measure(self, batch_size: int, draft_length: int) -> None:
