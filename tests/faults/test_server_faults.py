@@ -26,6 +26,7 @@ from specbuild.errors import ServerError
 from specbuild.server import RunningServer, supervisor
 from support import deployment
 from support.monitoring import samples
+from support.ports import free_ports
 from support.waiting import until
 from support.wire import Stream, WireError, ask
 
@@ -50,7 +51,7 @@ def triton(settings: Config) -> Iterator[RunningServer]:
 
 def elsewhere(settings: Config) -> Config:
     """The same deployment on other ports, with its own log."""
-    http, grpc, metrics = deployment.free_ports(3)
+    http, grpc, metrics = free_ports(3)
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     return settings.model_copy(update={"serving": settings.serving.model_copy(update=ports)})
 

@@ -37,6 +37,7 @@ def settings(server: FakeServer, **changes: Any) -> Settings:
     return Settings(loads=loads, url=server.url, parameters=given.pop("parameters", parameters), **given)
 
 
+@pytest.mark.timing
 @pytest.mark.parametrize("concurrency", [1, 4])
 def test_known_delays_are_reported_as_they_are(server: FakeServer, concurrency: int) -> None:
     report = document(compare(settings(server, request_count=8, concurrency=concurrency)))

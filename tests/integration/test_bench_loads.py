@@ -34,6 +34,8 @@ from specclient.timeouts import Timeout
 from support import interruption
 from support.endpoints import TLS
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:

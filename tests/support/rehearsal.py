@@ -24,7 +24,7 @@ from specbuild.rehearsal import stand_in, venue
 from specbuild.repository.placement import ENGINE_MODELS
 from specbuild.server import RunningServer
 from specclient.protocol import INPUTS
-from support.deployment import free_ports
+from support.ports import free_ports
 
 
 def settings_for(pair: Path, output: Path, **changes: Any) -> Config:
