@@ -82,7 +82,7 @@ class Engine:
         *,
         on_lost: Callable[[], None] = lambda: None,
     ) -> Engine:
-        """An engine with both models in memory, ready for requests. Raises EngineError.
+        """An engine with both models in memory, ready for requests. Raises EngineError, also without memory.
 
         ``on_lost`` is called when the GPU has failed for good, after all requests have got their error.
         Only a new process can use it again, so a server does well to end.
