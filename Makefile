@@ -30,7 +30,8 @@ demo: $(STAMP)
 
 test: $(STAMP) $(PERF_ANALYZER)
 	@$(PYTHON) tests/check_system.py --tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not timing"
+	$(BIN)/python -m pytest -m "not gpu and timing"
 
 perf-analyzer: $(PERF_ANALYZER)
 

@@ -39,13 +39,13 @@ import os, signal, sys, time
 
 def drain(*_):
     time.sleep(0.7)
-    print("drained", rank, flush=True)
+    os.write(1, f"drained {rank}\\n".encode())
     sys.exit(0)
 
 rank = sys.argv[1]
 if rank == "0":
     signal.signal(signal.SIGTERM, drain)
-print("rank", rank, os.getpid(), flush=True)
+os.write(1, f"rank {rank} {os.getpid()}\\n".encode())  # at once: the ranks share the pipe
 while True:
     time.sleep(0.05)
 """

@@ -24,6 +24,7 @@ PROMPT = "def parse(self, text):"
 LONG = {"text_input": PROMPT, "max_tokens": 400}
 SEATS = 8
 LEAVING = 1000
+WARM = 24  # turns; a multiple of four, like the last one
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +42,8 @@ def requests(server: RunningServer, outcome: str) -> float:
     return metric(server, "spec_decode_num_requests_total", outcome=outcome)
 
 
-def come_and_go(server: RunningServer, *, stream: bool) -> None:
-    """As many clients as there are seats leave while they are served; returns when that has been noticed."""
-    before = metric(server, "spec_decode_num_requests_total")
+def leave(server: RunningServer, *, stream: bool) -> None:
+    """As many clients as there are seats leave while they are served."""
     clients = [Front(server.grpc) for _ in range(SEATS)]
     for client in clients:
         client.send({**LONG, "stream": stream})
@@ -53,8 +53,18 @@ def come_and_go(server: RunningServer, *, stream: bool) -> None:
         until(lambda: metric(server, "spec_decode_running_requests") > 0, "the requests to run")
     for client in clients:
         client.close()
+
+
+def come_and_go(server: RunningServer, *, stream: bool) -> None:
+    """As ``leave``; returns when it has been noticed."""
+    before = metric(server, "spec_decode_num_requests_total")
+    leave(server, stream=stream)
     ended = before + SEATS if stream else before + 1  # what is unanswered may be cancelled before it arrives
     until(lambda: metric(server, "spec_decode_num_requests_total") >= ended, "the requests to end")
+    seats_are_free(server)
+
+
+def seats_are_free(server: RunningServer) -> None:
     until(lambda: metric(server, "spec_decode_running_requests") == 0, "the seats to be free")
 
 
@@ -81,8 +91,13 @@ def stands_in(process: psutil.Process) -> bool:
 def test_a_thousand_clients_that_leave_leave_nothing_behind(triton: RunningServer) -> None:
     before = requests(triton, "cancelled")
     for turn in range(LEAVING // SEATS):
-        come_and_go(triton, stream=turn % 4 > 0)
-        if turn == LEAVING // SEATS // 5:
+        # Three times out of four the next ones come while these are still being noticed.
+        if turn % 4:
+            leave(triton, stream=True)
+        else:
+            seats_are_free(triton)
+            come_and_go(triton, stream=False)
+        if turn == WARM:
             warm = Held()
     now = Held()
     assert requests(triton, "error") == requests(triton, "refused") == 0

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +20,13 @@ import psutil
 import pytest
 import yaml
 
-from specbuild import server
+from specbuild import cli, server
 from specbuild.config import Config
 from specbuild.errors import ServerError
 from specbuild.server import RunningServer, supervisor
 from support import deployment
 from support.monitoring import samples
+from support.ports import free_ports
 from support.waiting import until
 from support.wire import Stream, WireError, ask
 
@@ -49,7 +51,7 @@ def triton(settings: Config) -> Iterator[RunningServer]:
 
 def elsewhere(settings: Config) -> Config:
     """The same deployment on other ports, with its own log."""
-    http, grpc, metrics = deployment.free_ports(3)
+    http, grpc, metrics = free_ports(3)
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics}
     return settings.model_copy(update={"serving": settings.serving.model_copy(update=ports)})
 
@@ -439,6 +441,19 @@ def test_serve_reports_a_server_that_dies(serving: tuple[subprocess.Popen[str], 
     _, stderr = program.communicate(timeout=20)
     assert program.returncode == 1
     assert "tritonserver ended by itself (signal 9)" in stderr
+
+
+def test_serve_refuses_a_repository_that_is_not_in_order(
+    settings: Config, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = elsewhere(settings).model_copy(update={"output": tmp_path})
+    shutil.copytree(settings.repository_dir, mine.repository_dir)
+    (mine.repository_dir / "torch" / "config.pbtxt").write_text("")
+    (tmp_path / "pair.yaml").write_text(yaml.safe_dump(mine.model_dump(mode="json")))
+    with nothing_left(mine):
+        assert cli.run(["serve", "--config", str(tmp_path / "pair.yaml")]) == 1
+    error = capsys.readouterr().err
+    assert "config.pbtxt is empty (config-empty)" in error and "starting Triton" not in error
 
 
 def test_a_dry_run_prints_the_command_and_starts_nothing(settings: Config, tmp_path: Path) -> None:

@@ -34,6 +34,8 @@ from specclient.timeouts import Timeout
 from support import interruption
 from support.endpoints import TLS
 
+pytestmark = pytest.mark.timing
+
 
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
@@ -240,14 +242,15 @@ def test_a_search_reports_the_highest_rate(server: FakeServer, tmp_path: Path) -
     assert report["slo"]["highest_rate"] is None and len(report["runs"]) == 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("verb", ["latency", "throughput"])
 def test_an_interrupted_run_leaves_a_report_marked_incomplete(
-    server: FakeServer, tmp_path: Path, verb: str
+    server: FakeServer, tmp_path: Path, verb: str, number: int
 ) -> None:
     path = tmp_path / "report.json"
     argv = ["bench", verb, "-u", server.url, "--max-tokens", "4", "-o", str(path), "--concurrency", "2"]
     code, _, err = interruption.interrupted(
-        [*argv, "--request-count", "100000"], lambda: len(server.requests) > 12, signal.SIGINT
+        [*argv, "--request-count", "100000"], lambda: len(server.requests) > 12, number
     )
     assert code == 130 and b"Traceback" not in err, err
     report = json.loads(path.read_text())

@@ -4,22 +4,30 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
+DEMO = [sys.executable, "-m", "specbuild", "demo", "--max-tokens", "24", "--request-count"]
+
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[str], dict[str, Any]]:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("demo")
+
+
+@pytest.fixture(scope="module")
+def runs(folder: Path) -> tuple[list[str], dict[str, Any]]:
     """What two runs said on stderr, and the report of the second."""
-    folder = tmp_path_factory.mktemp("demo")
     said = []
     for _ in range(2):
         done = subprocess.run(
-            [sys.executable, "-m", "specbuild", "demo", "--request-count", "2", "--max-tokens", "24"],
+            [*DEMO, "2"],
             cwd=folder,
             capture_output=True,
             text=True,
@@ -54,3 +62,27 @@ def test_a_second_run_builds_nothing(runs: tuple[list[str], dict[str, Any]]) -> 
 def test_nothing_is_left_running(runs: tuple[list[str], dict[str, Any]]) -> None:
     own = psutil.Process()
     assert not [child for child in own.children(recursive=True) if "triton" in child.name()]
+
+
+@pytest.mark.parametrize(
+    ("when", "number"), [("✓ starting Triton", signal.SIGTERM), ("… bench compare", signal.SIGINT)]
+)
+def test_an_interrupted_demo_takes_its_server_along(
+    runs: tuple[list[str], dict[str, Any]], folder: Path, when: str, number: int
+) -> None:
+    """While the answer streams, and while the comparison runs: then there is a report of what it was."""
+    report = folder / "build/demo/report.json"
+    report.unlink(missing_ok=True)
+    with subprocess.Popen([*DEMO, "1000"], cwd=folder, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith(when):
+                break
+        started = psutil.Process(process.pid).children(recursive=True)
+        assert "tritonserver" in {one.name() for one in started}
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 130 and "Traceback" not in said, said
+    assert not psutil.wait_procs(started, timeout=10)[1]
+    if when == "… bench compare":
+        assert json.loads(report.read_text())["failure"]["type"] == "KeyboardInterrupt"

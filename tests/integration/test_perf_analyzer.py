@@ -168,10 +168,13 @@ def gone(process: psutil.Process) -> bool:
     return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
 
 
-def test_ctrl_c_stops_it_and_leaves_an_incomplete_report(triton: RunningServer, tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_stops_it_and_leaves_an_incomplete_report(
+    triton: RunningServer, tmp_path: Path, number: int
+) -> None:
     output = tmp_path / "cut.json"
     with long_run(triton, output) as (process, program):
-        os.kill(process.pid, signal.SIGINT)
+        os.kill(process.pid, number)
         assert process.wait(timeout=60) == 130 and gone(program)
     report = saved.read(output)
     assert not report["complete"] and report["failure"] == {

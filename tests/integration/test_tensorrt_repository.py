@@ -18,6 +18,7 @@ from specbuild.server import RunningServer
 from specclient.protocol import OUTPUTS
 from support import deployment, trt_engines
 from support.monitoring import queries, samples
+from support.ports import free_ports
 from support.promql import selectors
 from support.wire import Response, Stream
 
@@ -27,7 +28,7 @@ NEVER = -1
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Config:
-    http, grpc, metrics = deployment.free_ports(3)
+    http, grpc, metrics = free_ports(3)
     ports = {"http_port": http, "grpc_port": grpc, "metrics_port": metrics, "startup_timeout_s": 60}
     settings = trt_engines.settings_for(
         tmp_path_factory.mktemp("engines"), serving=ports, speculation={"adaptive": False}

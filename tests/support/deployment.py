@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from specbuild import artifacts, repository
 from specbuild.config import Config
 from support import tiny_models
+from support.ports import free_ports
 
 CHARACTERS = "äöüßéñçøλπДяあ漢字你好한국🎉🚀🧮"
 NOISE = 0.03
@@ -85,12 +85,3 @@ def settings_for(output: Path, **changes: Any) -> Config:
     for section, values in changes.items():
         document[section] = {**document.get(section, {}), **values}  # type: ignore[dict-item]
     return Config.model_validate(document)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on; held together, so that they differ."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [bound.getsockname()[1] for bound in sockets]
-    for bound in sockets:
-        bound.close()
-    return ports

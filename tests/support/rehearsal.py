@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import queue
 import time
@@ -23,7 +24,7 @@ from specbuild.rehearsal import stand_in, venue
 from specbuild.repository.placement import ENGINE_MODELS
 from specbuild.server import RunningServer
 from specclient.protocol import INPUTS
-from support.deployment import free_ports
+from support.ports import free_ports
 
 
 def settings_for(pair: Path, output: Path, **changes: Any) -> Config:
@@ -51,11 +52,11 @@ def settings_for(pair: Path, output: Path, **changes: Any) -> Config:
 
 @contextlib.contextmanager
 def rehearsed(
-    settings: Config, *, threads: int = 1, change: Callable[[Config], None] = lambda _: None
+    settings: Config, *, threads: int = 1, pass_ms: int = 0, change: Callable[[Config], None] = lambda _: None
 ) -> Iterator[RunningServer]:
     """The deployment's repository, written and served, with the pair itself behind its engines.
 
-    ``change`` is called before the server is started.
+    ``change`` is called before the server is started. A pass of an engine takes ``pass_ms`` at least.
     """
     folders = {"target": Path(settings.target.checkpoint), "draft": Path(settings.draft.checkpoint)}
     stand_in.write(settings, {role: Checkpoint.open(folder) for role, folder in folders.items()})  # type: ignore[misc]
@@ -64,7 +65,8 @@ def rehearsed(
     base = server.find(None, os.environ)
     on = venue.installation(base, settings.output / "venue")
     weights = {ENGINE_MODELS[role]: folder for role, folder in folders.items()}  # type: ignore[index]
-    variables = venue.variables(weights) | {venue.THREADS: str(threads)}
+    pace = json.dumps(dict.fromkeys(weights, pass_ms))
+    variables = venue.variables(weights) | {venue.THREADS: str(threads), venue.PACE_MS: pace}
     with server.running(settings, on=on, variables=variables) as running:
         yield running
 

@@ -172,6 +172,7 @@ def test_sizes_have_three_digits(number: int | None, text: str) -> None:
     assert check._size(number) == text
 
 
+@pytest.mark.timing
 def test_pair_with_4096_tokens_is_checked_in_a_second(tmp_path: Path) -> None:
     """Everything but the start of Python and its imports, on tokenizers of the demo's size."""
     path = written(tmp_path, Recipe(vocab=4096, hidden=64, layers=4), Recipe(vocab=4096))

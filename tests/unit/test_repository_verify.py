@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from google.protobuf import text_format
 
-from specbuild import artifacts, resources
+from specbuild import artifacts, repository, resources
 from specbuild.config import Config
 from specbuild.errors import RepositoryError
 from specbuild.repository import modelconfig, publish, verify, write
@@ -189,6 +189,27 @@ def test_an_empty_folder_is_no_repository(tmp_path: Path) -> None:
 def test_a_hidden_copy_of_a_model_is_stray(root: Path) -> None:
     shutil.copytree(root / "torch", root / ".torch.old")
     assert [finding.code for finding in verify(root)] == ["stray-folder"]
+
+
+def test_what_must_be_in_order_is_refused_with_all_that_is_wrong(root: Path) -> None:
+    (root / "torch" / "config.pbtxt").unlink()
+    (root / "stray").mkdir()
+    with pytest.raises(RepositoryError) as error:
+        repository.require(root)
+    assert "(config-missing)" in error.value.message and "(stray-folder)" in error.value.message
+    assert f"--verify {root}" in error.value.remedy
+    with pytest.raises(RepositoryError) as error:
+        repository.require(root / "nowhere")
+    assert "specbuild repository --config" in error.value.remedy
+
+
+def test_a_file_changed_by_hand_is_only_warned_of(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    repository.require(root)
+    assert not caplog.messages
+    with (root / "torch" / "config.pbtxt").open("a") as file:
+        file.write("# tuned\n")
+    repository.require(root)
+    assert ["config.pbtxt has changed" in message for message in caplog.messages] == [True]
 
 
 @pytest.mark.parametrize(

@@ -109,16 +109,23 @@ def _build(settings: Config, output: Path) -> dict[str, Any]:
 
 def _generate(running: RunningServer, max_tokens: int) -> None:
     """One answer as a person sees it: streamed, on stderr, since stdout is the result's."""
-    from specclient import SpecClient
+    from specclient import AsyncSpecClient
+    from specclient.interrupts import Interrupts
+
+    interrupts = Interrupts()
+
+    async def stream() -> None:
+        async with (
+            AsyncSpecClient(running.grpc) as client,
+            client.stream(PROMPT, max_tokens=max_tokens, temperature=1.0, seed=0) as chunks,
+        ):
+            async for chunk in chunks:
+                with interrupts.writing():
+                    click.echo(chunk.text, err=True, nl=False)
 
     click.echo(click.style(PROMPT, bold=True), err=True, nl=False)
-    with (
-        server_errors(),
-        SpecClient(running.grpc) as client,
-        client.stream(PROMPT, max_tokens=max_tokens, temperature=1.0, seed=0) as chunks,
-    ):
-        for chunk in chunks:
-            click.echo(chunk.text, err=True, nl=False)
+    with server_errors():
+        interrupts.run(stream())
     click.echo("\n", err=True)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from specbuild.commands.interrupts import Interrupts
 from specbuild.commands.options import as_json, print_json, verbose
 from specbuild.commands.remote import Server, connected, sampling, server_errors
 
 if TYPE_CHECKING:
     from specclient import Completion
+    from specclient.interrupts import Interrupts
 
 
 @click.command()
@@ -34,6 +34,8 @@ def generate(prompt: str, server: Server, fields: dict[str, Any], as_json: bool)
       specbuild generate - --temperature 0.8 --seed 1 < prompt.txt
       specbuild generate "Why is the sky blue?" --chat-template build/llama8b/engines/target
     """
+    from specclient.interrupts import Interrupts
+
     if prompt == "-":
         prompt = _stdin()
     interrupts = Interrupts()
@@ -56,10 +58,12 @@ async def _answer(
             async for chunk in chunks:
                 text += chunk.text
                 if show:
-                    interrupts.echo(chunk.text)
+                    with interrupts.writing():
+                        click.echo(chunk.text, nl=False)
         finally:
             if show and text and not text.endswith("\n"):
-                interrupts.echo("\n")
+                with interrupts.writing():
+                    click.echo()
         return chunks.completion()
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 
 import click
 
-from specbuild import server
+from specbuild import repository, server
 from specbuild.commands.options import configured, verbose
 from specbuild.config import Config
 from specbuild.engines import gpus
@@ -60,6 +60,9 @@ def serve(
     are those of the repository. Where this machine cannot run them, --dry-run prints the command for
     NVIDIA's image.
 
+    The repository is checked first, as by `specbuild repository --verify`; what is found stops the command, a
+    file that was changed by hand is only warned of.
+
     The addresses are printed when an inference has been answered, not before. When the server ends by
     itself, the last lines of its log are shown and the exit code is 1.
     """
@@ -73,6 +76,7 @@ def serve(
         # Checked before Triton takes its time to start.
         key = _api_key(openai_api_key_file) if openai_port is not None else None
         bound = None if openai_port is None else _bind(stack, openai_host, openai_port, key)
+        repository.require(settings.repository_dir)
         with step("starting Triton"):
             running = stack.enter_context(server.running(settings))
         click.echo(f"gRPC     {running.grpc}")

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from specbuild.rehearsal.sampling_params import SamplingParams
 from specbuild.rehearsal.venue import THREADS, WEIGHTS
 from specbuild.torch_runtime import Chunk, Counters, Engine, Request, Sampling, Settings
 
@@ -27,29 +28,6 @@ _ARGUMENTS = frozenset(
 )
 _DECODING_TYPES = frozenset({"DraftTarget", "Draft_Target"})
 _DRAFT_KEYS = ("speculative_model", "speculative_model_dir")
-
-
-@dataclass(kw_only=True)
-class SamplingParams:
-    """The fields that a caller may set."""
-
-    max_tokens: int = 32
-    end_id: int | None = None
-    pad_id: int | None = None
-    bad_token_ids: list[int] | None = None
-    stop_token_ids: list[int] | None = None
-    include_stop_str_in_output: bool = False
-    top_k: int | None = None
-    top_p: float | None = None
-    temperature: float | None = None
-    seed: int | None = None
-    min_tokens: int | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logprobs: int | None = None
-    return_perf_metrics: bool = False
-    detokenize: bool = True
 
 
 class LLM:

@@ -3,6 +3,6 @@
 
 from specbuild.repository.finding import Finding
 from specbuild.repository.publish import write
-from specbuild.repository.verify import verify
+from specbuild.repository.verify import require, verify
 
-__all__ = ["Finding", "verify", "write"]
+__all__ = ["Finding", "require", "verify", "write"]

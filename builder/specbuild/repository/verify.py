@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -10,12 +11,17 @@ from pathlib import Path
 
 from specbuild import artifacts
 from specbuild.config import NAME_PATTERN
+from specbuild.errors import RepositoryError
 from specbuild.repository import modelconfig
 from specbuild.repository.engine_rules import check_engines
 from specbuild.repository.finding import Finding
 from specbuild.repository.modelconfig import ModelConfig
 from specbuild.repository.wiring import check_ensemble
 
+log = logging.getLogger(__name__)
+
+_CHANGED = "file-damaged"
+_WRITE_FIRST = "Write it first: `specbuild repository --config FILE`."
 _REWRITE = "Write the repository again: `specbuild repository --config FILE`."
 _PLACEHOLDER = re.compile(r"\$\{[^}\n]*\}")
 _PATH_PARAMETERS = ("tokenizer_dir", "target_dir", "draft_dir", "gpt_model_path")
@@ -25,7 +31,7 @@ _SCRIPTS = {"python": "model.py"}
 def verify(root: Path) -> list[Finding]:
     """Every finding about the repository at ``root``; empty when Triton can serve it as it is meant."""
     if not root.is_dir():
-        return [Finding("repository-missing", str(root), "is not a folder", "Name a model repository.")]
+        return [Finding("repository-missing", str(root), "is not a folder", _WRITE_FIRST)]
     findings = list(_links(root))
     models: dict[str, ModelConfig] = {}
     unread: list[str] = []
@@ -45,6 +51,24 @@ def verify(root: Path) -> list[Finding]:
             findings += check_ensemble(message, models, unread)
     findings += check_engines(models)
     return findings + _damage(root)
+
+
+def require(root: Path) -> None:
+    """Raise RepositoryError with all that ``verify`` finds.
+
+    Files that were changed after they were written are only warned of: a config.pbtxt may be tuned by hand.
+    """
+    findings = verify(root)
+    for finding in findings:
+        if finding.code == _CHANGED:
+            log.warning("%s", finding.reason)
+    errors = [finding for finding in findings if finding.code != _CHANGED]
+    if errors:
+        listed = "; ".join(f"{error.subject}: {error.reason} ({error.code})" for error in errors)
+        raise RepositoryError(
+            listed,
+            remedy=f"{errors[0].remedy} `specbuild repository --verify {root}` lists all findings.",
+        )
 
 
 def _links(root: Path) -> Iterator[Finding]:
@@ -155,4 +179,4 @@ def _damage(root: Path) -> list[Finding]:
     """Differences to the manifest; a repository that specbuild did not write has none."""
     if artifacts.read_manifest(root) is None:
         return []
-    return [Finding("file-damaged", root.name, reason, _REWRITE) for reason in artifacts.damage(root)]
+    return [Finding(_CHANGED, root.name, reason, _REWRITE) for reason in artifacts.damage(root)]

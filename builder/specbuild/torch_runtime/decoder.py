@@ -154,16 +154,11 @@ def _rope_type(scaling: dict[str, Any]) -> Any:
 
 @contextmanager
 def readable_errors(folder: Path) -> Iterator[None]:
-    """Turn what goes wrong in loading the model in ``folder`` into EngineError."""
+    """Turn what goes wrong in loading the model in ``folder`` into EngineError, but a lack of GPU memory."""
     try:
         yield
-    except EngineError:
+    except (EngineError, torch.OutOfMemoryError):
         raise
-    except torch.OutOfMemoryError as error:
-        raise EngineError(
-            f"{folder} does not fit into the GPU's memory",
-            remedy="Lower limits.max_batch_size or limits.max_seq_len, or use a larger GPU.",
-        ) from error
     except Exception as error:
         # transformers, huggingface_hub and safetensors raise dozens of kinds for a damaged checkpoint.
         lines = str(error).strip().splitlines()

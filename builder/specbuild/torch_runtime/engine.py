@@ -21,7 +21,7 @@ from types import TracebackType
 import torch
 
 from specbuild.errors import EngineError
-from specbuild.torch_runtime import device
+from specbuild.torch_runtime import device, out_of_memory
 from specbuild.torch_runtime.decoder import Decoder
 from specbuild.torch_runtime.request import Chunk, Counters, QueueFullError, Request, Settings, Status
 from specbuild.torch_runtime.rounds import Pair
@@ -82,7 +82,7 @@ class Engine:
         *,
         on_lost: Callable[[], None] = lambda: None,
     ) -> Engine:
-        """An engine with both models in memory, ready for requests. Raises EngineError.
+        """An engine with both models in memory, ready for requests. Raises EngineError, also without memory.
 
         ``on_lost`` is called when the GPU has failed for good, after all requests have got their error.
         Only a new process can use it again, so a server does well to end.
@@ -92,9 +92,10 @@ class Engine:
             settings = replace(settings, draft_length=0)
 
         def load() -> Pair:
-            pair = _load_pair(target, draft, settings, where)
-            pair.measure(settings.max_batch_size, settings.draft_length)
-            return pair
+            with out_of_memory.explained(target, draft, settings, where):
+                pair = _load_pair(target, draft, settings, where)
+                pair.measure(settings.max_batch_size, settings.draft_length)
+                return pair
 
         return cls(load, settings, where, on_lost)
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -20,6 +19,7 @@ from specclient.bench.settings import Settings
 from specclient.bench.slo import RateSearch, good
 from specclient.bench.targets import Target, TritonTarget
 from specclient.errors import InvalidRequest, SpecClientError
+from specclient.interrupts import Interrupts
 
 BASELINE = "baseline"
 SPECULATIVE = "speculative"
@@ -168,12 +168,9 @@ def _measured(
 ) -> Outcome:
     start = time.perf_counter()
     try:
-        asyncio.run(_connected(outcome, arms, work))
+        Interrupts().run(_connected(outcome, arms, work))
     except (SpecClientError, KeyboardInterrupt) as error:
         outcome.failure = error
-    finally:
-        for run in outcome.runs:
-            run.decode()
     outcome.duration_s = time.perf_counter() - start
     return outcome
 
@@ -190,6 +187,8 @@ async def _connected(
             await target.open()
         await work(outcome)
     finally:
+        for run in outcome.runs:
+            run.decode()
         for target in targets:
             await target.close()
     _require_any(outcome.runs)

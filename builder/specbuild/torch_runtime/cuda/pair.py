@@ -73,7 +73,7 @@ class CudaPair(Pair):
 
     @classmethod
     def load(cls, target: Path, draft: Path | None, settings: Settings, where: torch.device) -> CudaPair:
-        """The pair in GPU memory. Raises EngineError, which says what to lower when memory runs out."""
+        """The pair in GPU memory. Raises EngineError, and PyTorch's OutOfMemoryError."""
         _keep_kernels(target)
 
         def load_one(folder: Path, quantization: str | None) -> CudaDecoder:

@@ -21,6 +21,7 @@ from specclient.bench.server_side import difference
 from specclient.bench.settings import Settings
 from specclient.bench.targets import TritonTarget
 from specclient.errors import SpecClientError
+from specclient.interrupts import Interrupts
 
 ARM = "perf_analyzer"
 CLOCK = (
@@ -53,7 +54,7 @@ def measure(settings: Settings, program: Path, folder: Path, on_point: OnPoint |
     outcome = Outcome("perf-analyzer", replace(settings, workload=workload))
     start = time.perf_counter()
     try:
-        asyncio.run(_measure(outcome, program, folder.absolute(), on_point))
+        Interrupts().run(_measure(outcome, program, folder.absolute(), on_point))
     except (SpecClientError, KeyboardInterrupt) as error:
         outcome.failure = error
     except OSError as error:

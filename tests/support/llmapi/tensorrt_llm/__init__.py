@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stand-in for TensorRT-LLM's LLM API: what the model ``llmapi`` uses, refusing what the real one does.
 
-Names, defaults and the truncation of stop tokens follow tensorrt_llm/sampling_params.py and
-tensorrt_llm/executor/result.py (NVIDIA/TensorRT-LLM, 1.2). The "model" counts upwards from the last prompt
-token; a round gives one to max_draft_len + 1 tokens.
+The truncation of stop tokens follows tensorrt_llm/executor/result.py (NVIDIA/TensorRT-LLM, 1.2). The
+"model" counts upwards from the last prompt token; a round gives one to max_draft_len + 1 tokens.
 """
 
 from __future__ import annotations
@@ -15,31 +14,10 @@ from datetime import timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from specbuild.rehearsal.sampling_params import SamplingParams
+
 VOCABULARY = 200
 ROUND_S = 0.01
-
-
-@dataclass(kw_only=True)
-class SamplingParams:
-    """The fields that a caller may set."""
-
-    max_tokens: int = 32
-    end_id: int | None = None
-    pad_id: int | None = None
-    bad_token_ids: list[int] | None = None
-    stop_token_ids: list[int] | None = None
-    include_stop_str_in_output: bool = False
-    top_k: int | None = None
-    top_p: float | None = None
-    temperature: float | None = None
-    seed: int | None = None
-    min_tokens: int | None = None
-    repetition_penalty: float | None = None
-    presence_penalty: float | None = None
-    frequency_penalty: float | None = None
-    logprobs: int | None = None
-    return_perf_metrics: bool = False
-    detokenize: bool = True
 
 
 class LLM:

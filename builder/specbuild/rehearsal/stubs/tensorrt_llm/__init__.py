@@ -7,6 +7,7 @@ Arguments that the LLM API does not know are refused, as its own models refuse t
 
 from __future__ import annotations
 
-from specbuild.rehearsal.llm_api import LLM, SamplingParams
+from specbuild.rehearsal.llm_api import LLM
+from specbuild.rehearsal.sampling_params import SamplingParams
 
 __all__ = ["LLM", "SamplingParams"]

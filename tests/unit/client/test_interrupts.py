@@ -7,10 +7,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
 
-from specbuild.commands.interrupts import Interrupts
+from specclient.interrupts import Interrupts
 
 SIGNALS = [signal.SIGINT, signal.SIGTERM]
 
@@ -52,12 +54,49 @@ def test_a_signal_cancels_the_work_which_still_cleans_up(number: int) -> None:
     assert cleaned == [True]
 
 
-def test_a_signal_while_output_blocks_does_not_wait_for_the_reader(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("click.echo", lambda *_a, **_k: os.kill(os.getpid(), signal.SIGINT))
+def test_a_signal_before_the_loop_runs_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = asyncio.run
+
+    def run(main: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(main)
+
+    monkeypatch.setattr("asyncio.run", run)
+    with pytest.raises(KeyboardInterrupt):
+        Interrupts().run(asyncio.sleep(60))
+
+
+def test_a_signal_that_the_work_does_not_notice_is_not_lost() -> None:
+    async def work() -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupts().run(work())
+
+
+def test_what_the_program_leaves_to_the_system_stays_so() -> None:
+    async def handlers() -> list[Any]:
+        return [signal.getsignal(number) for number in SIGNALS]
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        mine, systems = Interrupts().run(handlers())
+    finally:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    assert callable(mine) and systems is signal.SIG_DFL
+
+
+def test_outside_the_main_thread_it_runs_as_well() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(Interrupts().run, answer()).result() == "done"
+
+
+def test_a_signal_while_output_blocks_does_not_wait_for_the_reader() -> None:
     interrupts = Interrupts()
 
     async def work() -> None:
-        interrupts.echo("text")
+        with interrupts.writing():
+            os.kill(os.getpid(), signal.SIGINT)
         raise AssertionError("the interrupt was lost")
 
     with pytest.raises(KeyboardInterrupt):
