@@ -31,7 +31,7 @@ class Decoder:
     """A causal language model with a cache of its own. Load it with ``Decoder.load``."""
 
     def __init__(self, model: Any, cache: KvCache, where: torch.device) -> None:
-        self._forward = forward_of(model)
+        self._forward = forward_of(model, cache.length)
         self._slots = Slots(cache)
         attention.attach(model, self._slots)
         self.device = where

@@ -34,7 +34,7 @@ class SharedLinear(nn.Module):
         """What layer ``index`` makes of ``rows``. The last layer's call lets go of the results."""
         latest = self._latest
         if latest.rows is not rows:
-            latest.rows, latest.parts = rows, self.linear(rows).split(self.sizes, dim=-1)
+            latest.rows, latest.parts = rows, self.linear(rows).split_with_sizes(self.sizes, -1)
         part = latest.parts[index]
         if index == len(self.sizes) - 1:
             latest.rows, latest.parts = None, ()

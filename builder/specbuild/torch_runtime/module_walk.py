@@ -3,8 +3,8 @@
 
 What transformers does around them in every pass (masks, output classes, hooks that record what happens) takes
 a quarter of a small draft's step on a CPU. Nothing of it changes the result where a model is what Llama is:
-an embedding, layers over rotary positions, a norm and a head. Whether it is, the first pass decides: it must
-give the logits of the model's own code, bit for bit.
+an embedding, layers over rotary positions, a norm and a head. Whether it is, a first pass decides: it must
+give the logits of the model's own code, bit for bit. The rotary angles of all positions are computed once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,22 @@ class Forward(Protocol):
         """Logits [rows, vocab_size] after ``tokens`` at ``positions`` [n]; ``rows`` None is all of them."""
 
 
-def forward_of(model: Any) -> Forward:
-    """The shortest way through ``model`` that gives its own result. Attach its slots afterwards."""
+@torch.inference_mode()
+def forward_of(model: Any, longest: int) -> Forward:
+    """The shortest way through ``model`` that gives its own result at positions below ``longest``.
+
+    Attach the model's slots afterwards.
+    """
     own = WholeModel(model)
     if not (_children(model) == _MODEL and _children(model.model) == _BODY):
         return own
-    walk = ModuleWalk(model)
-    return walk if _agree(model, own, walk) else own
+    expected = _first_pass(model, own)
+    try:
+        walk = ModuleWalk(model, longest)
+        return walk if torch.equal(_first_pass(model, walk), expected) else own
+    except Exception:
+        # Modules that need more than they get here may raise anything.
+        return own
 
 
 class WholeModel:
@@ -58,16 +67,19 @@ class WholeModel:
 class ModuleWalk:
     """The modules of a model like Llama."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, longest: int) -> None:
         body = model.model
-        self._embedding, self._rotary, self._norm = body.embed_tokens, body.rotary_emb, body.norm
-        self._layers = list(body.layers)
+        self._embedding, self._layers, self._norm = body.embed_tokens, list(body.layers), body.norm
         self._head = model.lm_head
+        positions = torch.arange(longest, device=body.embed_tokens.weight.device)
+        # Of its first argument the module takes the type only.
+        cos, sin = body.rotary_emb(body.embed_tokens(positions[:1]), position_ids=positions[None])
+        self._cos, self._sin = cos[0], sin[0]
 
     def __call__(self, tokens: Tensor, positions: Tensor, rows: Tensor | None) -> Tensor:
         """As ``Forward`` says."""
         hidden = self._embedding(tokens[None])
-        angles = self._rotary(hidden, position_ids=positions[None])
+        angles = self._cos[positions][None], self._sin[positions][None]
         for layer in self._layers:
             hidden = layer(hidden, position_embeddings=angles, position_ids=positions[None])
         hidden = self._norm(hidden)
@@ -75,22 +87,14 @@ class ModuleWalk:
         return logits
 
 
-@torch.inference_mode()
-def _agree(model: Any, own: Forward, walk: Forward) -> bool:
-    """Whether both compute the same of a few tokens."""
+def _first_pass(model: Any, forward: Forward) -> Tensor:
+    """The logits of a few tokens, over a cache that is thrown away."""
     weight = model.get_input_embeddings().weight
     positions = torch.arange(3, device=weight.device)
-    tokens = positions.flip(0).clamp(max=len(weight) - 1)
     slots = Slots(KvCache(1, len(positions)))
     slots.expect([Span(0, 0, len(positions))], weight.device)
     attach(model, slots)
-    rows = positions[1:]
-    expected = own(tokens, positions, rows)
-    try:
-        return torch.equal(walk(tokens, positions, rows), expected)
-    except Exception:
-        # Layers that need more than these arguments may raise anything.
-        return False
+    return forward(positions.flip(0).clamp(max=len(weight) - 1), positions, positions[1:])
 
 
 def _children(module: Any) -> set[str]:

@@ -69,7 +69,7 @@ class ModuleStack:
     def __init__(self, model: Any, *, slots: int, longest: int, length: int, most_tokens: int) -> None:
         self._longest = longest
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self._forward = forward_of(model)
+        self._forward = forward_of(model, longest)
         self._slots = DeviceSlots(KvCache(slots + 1, length), slots, most_tokens)
         attach(model, self._slots)
         self._vocab_size: int = model.config.get_text_config().vocab_size
