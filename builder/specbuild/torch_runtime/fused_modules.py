@@ -60,6 +60,8 @@ class PartOfLinear(nn.Module):
         """[..., in_features] → [..., out_features]."""
         return self.shared.part(self._index, rows)
 
+    __call__ = forward  # a module's own looks for hooks, which costs a small draft's step a fiftieth
+
 
 class FusedRMSNorm(nn.Module):
     """Root-mean-square normalisation as Llama's: computed in float32, scaled by ``weight``."""
@@ -72,6 +74,8 @@ class FusedRMSNorm(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         """[..., hidden] → [..., hidden]."""
         return nn.functional.rms_norm(rows, self.weight.shape, self.weight, self.variance_epsilon)
+
+    __call__ = forward
 
 
 def fuse(model: nn.Module) -> None:
