@@ -81,7 +81,7 @@ class Work:
         return max(0, count - (len(self.text) - self.known) + 1)
 
     def advance(self, count: int, logits: Tensor, largest: Sequence[int]) -> None:
-        """Take the logits [wanted(count), vocabulary] of the next ``count`` tokens; ``largest`` are theirs."""
+        """Take logits [wanted(count), vocabulary] of the next ``count`` tokens, and the largest of each."""
         if not len(logits):
             self.known += count
             return
