@@ -10,7 +10,8 @@ The generated repository is served with the torch runtime in the engines' place.
 - round: milliseconds, as medians over the prompts of the mean of a prompt's rounds. "in the engines" is what
   the engines' own backend measures from a request's arrival to its answer; "own cost" is the rest, of which
   "loop" is spent in the loop's code between the calls, and "way to the engines" inside the calls: Triton's
-  queues, the tensors' copies, and the wait for the other process to be scheduled.
+  queues, the tensors' copies, and the wait for the other process to be scheduled. "two idle calls" is what
+  the way alone takes to and from a model that does nothing, in the same server.
 - one request: the pair against the target alone, in turns. first text, eight at once: what they say.
 """
 
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -27,9 +29,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tritonclient.grpc as triton
+
+from specbuild.config import Config
+
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from support.rehearsal import Answer, Front, rehearsed, settings_for
+
+IDLE_MODELS = Path(__file__).parents[1] / "support" / "bls_models"
 
 PROMPTS = (
     "def parse(self, text):",
@@ -50,9 +59,9 @@ def main() -> None:
         limits = {"max_batch_size": 8, "max_input_len": 256, "max_seq_len": 512}
         speculation = {"adaptive": not options.fixed}
         settings = settings_for(options.pair, Path(folder), speculation=speculation, limits=limits)
-        with rehearsed(settings, threads=2) as server:
+        with rehearsed(settings, threads=2, change=add_idle_models) as server:
             front = Front(server.grpc)
-            bench = Bench(front, server.metrics, options)
+            bench = Bench(front, server.grpc, server.metrics, options)
             bench.measure("ensemble")  # warm; the loop learns what its calls cost
             print(json.dumps({name: FIGURES[name](bench) for name in options.only}, indent=2))
             front.close()
@@ -61,8 +70,9 @@ def main() -> None:
 class Bench:
     """Requests to one server."""
 
-    def __init__(self, front: Front, metrics: str, options: argparse.Namespace) -> None:
+    def __init__(self, front: Front, address: str, metrics: str, options: argparse.Namespace) -> None:
         self.front = front
+        self.address = address
         self.metrics = metrics
         self.prompts = PROMPTS[: options.prompts]
         self.tokens: int = options.tokens
@@ -103,14 +113,18 @@ class Bench:
             total.append(answer.arrivals[-1] - start)
         return {"first ms": statistics.median(first) * 1e3, "last ms": statistics.median(total) * 1e3}
 
-    def eight_at_once(self) -> dict[str, float]:
-        """Eight requests at once against one after the other, in turns."""
+    def eight_at_once(self) -> dict[str, dict[str, float]]:
+        """Eight requests at once against one after the other, with the pair and with the target alone."""
+        return {model: self._eight_at_once(model) for model in ("ensemble", "ensemble_baseline")}
+
+    def _eight_at_once(self, model: str) -> dict[str, float]:
+        fields = {"max_tokens": self.tokens, "exclude_input_in_output": True}
         eight = [self.prompts[number % len(self.prompts)] for number in range(8)]
         single, many = [], []
         for _ in range(self.repetitions):
-            single.append(self.measure("ensemble")[0])
+            single.append(self.measure(model)[0])
             start = time.perf_counter()
-            answers = self.front.ask_all([{"text_input": one, "max_tokens": self.tokens} for one in eight])
+            answers = self.front.ask_all([{"text_input": one, **fields} for one in eight], model)
             many.append(sum(len(one.tokens) for one in answers) / (time.perf_counter() - start))
         return {
             "one tokens/s": statistics.median(single),
@@ -142,7 +156,16 @@ class Bench:
                     "calls": total["calls_total"] / count,
                 }
             )
-        return {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        figures = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
+        return figures | {"two idle calls": 2e3 * statistics.median(self._idle_calls())}
+
+    def _idle_calls(self) -> list[float]:
+        """Seconds of calls from one model to another that does nothing."""
+        tensor = triton.InferInput("calls", [1], "INT32")
+        tensor.set_data_from_numpy(np.array([200], dtype=np.int32))
+        answer = triton.InferenceServerClient(self.address).infer("idle_caller", [tensor])
+        seconds: list[float] = answer.as_numpy("seconds").tolist()
+        return seconds
 
     def _spent(self, prompt: str, tokens: int) -> dict[str, float]:
         """What one request adds to our metrics."""
@@ -158,6 +181,11 @@ FIGURES: dict[str, Callable[[Bench], dict[str, Any]]] = {
     "one request": Bench.one_request,
     "eight at once": Bench.eight_at_once,
 }
+
+
+def add_idle_models(settings: Config) -> None:
+    """Put models beside the repository's own that show what a call between two models takes."""
+    shutil.copytree(IDLE_MODELS, settings.repository_dir, dirs_exist_ok=True)
 
 
 def scrape(address: str) -> dict[str, float]:
@@ -180,7 +208,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--pair", type=Path, default=Path("build/demo/pair"))
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--fixed", action="store_true", help="always draft to the full, as `round` supposes")
     parser.add_argument("--only", nargs="+", choices=FIGURES, default=list(FIGURES))
     return parser.parse_args()

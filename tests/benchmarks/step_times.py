@@ -33,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from specbuild.torch_runtime.decoder import Decoder
 from specbuild.torch_runtime.device import prepare_thread, usable_cores
+from specbuild.torch_runtime.sampling import largest
 from specbuild.torch_runtime.span import Span
 from support.prompt_texts import prompts
 
@@ -128,7 +129,7 @@ def _step_times(options: argparse.Namespace) -> tuple[dict[int, float], float]:
 
     def step(decoder: Decoder, n: int) -> float:
         start = time.perf_counter()
-        decoder.forward(torch.zeros(n, dtype=torch.long), [Span(0, middle, n)]).argmax(-1).tolist()
+        largest(decoder.forward(torch.zeros(n, dtype=torch.long), [Span(0, middle, n)])).tolist()
         return (time.perf_counter() - start) * 1e3
 
     target, draft = load(options.target), load(options.draft)

@@ -25,6 +25,7 @@ from specbuild.rehearsal.slots import Slots
 from specbuild.rehearsal.work import Times, Work
 from specbuild.torch_runtime import device
 from specbuild.torch_runtime.decoder import Decoder
+from specbuild.torch_runtime.sampling import largest
 from specbuild.torch_runtime.span import Span
 
 log = logging.getLogger(__name__)
@@ -170,10 +171,11 @@ class RehearsalEngine:
         tokens = torch.tensor([token for _, new in batch for token in new])
         spans = [Span(work.slot, work.known, len(new)) for work, new in batch]
         logits = self._decoder.forward(tokens, spans, torch.tensor(list(_rows(batch)), dtype=torch.long))
+        choices = largest(logits).tolist()
         start = 0
         for work, new in batch:
             count = work.wanted(len(new))
-            work.advance(len(new), logits[start : start + count])
+            work.advance(len(new), logits[start : start + count], choices[start : start + count])
             start += count
         time.sleep(max(0.0, start_s + self._pass_s - time.monotonic()))
 

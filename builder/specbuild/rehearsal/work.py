@@ -11,6 +11,7 @@ logits it is rejection sampling, which does. After its draft has been judged, a 
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -79,18 +80,17 @@ class Work:
         """How many of the last ones of the next ``count`` tokens need logits."""
         return max(0, count - (len(self.text) - self.known) + 1)
 
-    def advance(self, count: int, logits: Tensor) -> None:
-        """Take the logits [wanted(count), vocabulary] of the next ``count`` tokens."""
+    def advance(self, count: int, logits: Tensor, largest: Sequence[int]) -> None:
+        """Take logits [wanted(count), vocabulary] of the next ``count`` tokens, and the largest of each."""
         if not len(logits):
             self.known += count
             return
         before, drafted = len(self.text), self._to_judge
-        probabilities = self._probabilities(logits, drafted)
-        if drafted:
-            self._judge(probabilities, drafted)
-            self.finished = True
+        if self._plain_greedy:
+            self._follow(largest, drafted)
         else:
-            self._append(self._draw(probabilities[0]))
+            self._sample(self._probabilities(logits, drafted), drafted)
+        self.finished |= bool(drafted)
         new = self.text[before:]
         self.accepted += common(drafted, new)
         self.known = before + common(drafted, new)
@@ -100,7 +100,20 @@ class Work:
     def _to_judge(self) -> tuple[int, ...]:
         return self.ask.drafted if not self.produced else ()
 
-    def _judge(self, probabilities: Tensor, drafted: Sequence[int]) -> None:
+    @property
+    def _plain_greedy(self) -> bool:
+        """Whether the next token is simply the one with the largest logit, which takes no distribution."""
+        changed = self._constraints is not None or self._bias is not None
+        return self.ask.request.sampling.greedy and not changed and self.ask.draft_logits is None
+
+    def _follow(self, choices: Sequence[int], drafted: Sequence[int]) -> None:
+        """Append ``choices`` up to the first that is not the draft token in its place, and that one."""
+        for choice, token in itertools.zip_longest(choices, drafted):
+            self._append(choice)
+            if self.finished or choice != token:
+                return
+
+    def _sample(self, probabilities: Tensor, drafted: Sequence[int]) -> None:
         for position, token in enumerate(drafted):
             p = probabilities[position]
             replacement = self._replacement(p, position, token)

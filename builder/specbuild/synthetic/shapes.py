@@ -47,7 +47,7 @@ SHAPES: Mapping[str, PairShape] = MappingProxyType(
     {
         # 200 M parameters: a forward pass on a CPU is bound by memory, as a large model's is on a GPU.
         "demo": PairShape(
-            target=ModelShape(hidden=768, layers=17, heads=12, kv_heads=4, head_dim=64, intermediate=4608),
+            target=ModelShape(hidden=768, layers=18, heads=12, kv_heads=4, head_dim=64, intermediate=4608),
             draft=ModelShape(hidden=512, layers=1, heads=4, kv_heads=1, head_dim=64, intermediate=256),
             vocab_size=4096,
             target_rank=767,

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specbuild.torch_runtime.sampling import Shape, distributions, draw
+from specbuild.torch_runtime.sampling import Shape, distributions, draw, largest
 from specbuild.torch_runtime.sequence import Sequence
 from specbuild.torch_runtime.verification import verify_greedy, verify_sampled
 
@@ -31,7 +31,7 @@ class Chooser:
 
     def propose(self, logits: Tensor, drafted: Tensor, step: int) -> Tensor:
         """Draft token ``step`` [rows] of the first requests; the earlier ones are in ``drafted`` [B, G]."""
-        tokens = logits.argmax(-1)
+        tokens = largest(logits)
         if rows := [row for row in self._shaped if row < len(logits)]:
             index = torch.tensor(rows, device=self._device)
             tokens[index] = self._others.propose(logits[index], drafted[index], step)
@@ -44,7 +44,7 @@ class Chooser:
         """
         lengths = torch.tensor(self._lengths, device=self._device)
         starts, grid = _grid(self._lengths, drafted.shape[1])
-        choices = logits.argmax(-1)[torch.tensor(grid, device=self._device)]
+        choices = largest(logits)[torch.tensor(grid, device=self._device)]
         accepted, following = verify_greedy(choices, drafted, lengths)
         if self._shaped:
             rows = [starts[i] + j for i in self._shaped for j in range(self._lengths[i] + 1)]

@@ -17,6 +17,7 @@ from specbuild.errors import EngineError
 from specbuild.torch_runtime import attention, device, fused_modules, packed_linear
 from specbuild.torch_runtime.attention import Slots
 from specbuild.torch_runtime.kv_cache import KvCache
+from specbuild.torch_runtime.module_walk import forward_of
 from specbuild.torch_runtime.span import Span
 
 AttentionInterface.register(attention.NAME, attention.attend)
@@ -30,7 +31,7 @@ class Decoder:
     """A causal language model with a cache of its own. Load it with ``Decoder.load``."""
 
     def __init__(self, model: Any, cache: KvCache, where: torch.device) -> None:
-        self._model = model
+        self._forward = forward_of(model, cache.length)
         self._slots = Slots(cache)
         attention.attach(model, self._slots)
         self.device = where
@@ -45,8 +46,8 @@ class Decoder:
         """
         model = load_model(folder, max_seq_len, where)
         packed_linear.pack(model)
-        decoder = cls(model, KvCache(slots, max_seq_len), where)
         with readable_errors(folder):
+            decoder = cls(model, KvCache(slots, max_seq_len), where)
             decoder._warm_up()
         return decoder
 
@@ -59,14 +60,8 @@ class Decoder:
         """
         self._slots.expect(spans, self.device)
         positions = [position for span in spans for position in range(span.start, span.end)]
-        output = self._model(
-            input_ids=tokens.clamp(max=self.vocab_size - 1)[None],
-            position_ids=torch.tensor([positions], device=self.device),
-            use_cache=False,
-            logits_to_keep=0 if rows is None else rows,
-        )
-        logits: Tensor = output.logits[0]
-        return logits
+        known = tokens.clamp(max=self.vocab_size - 1)
+        return self._forward(known, torch.tensor(positions, device=self.device), rows)
 
     def prefill(self, tokens: Sequence[int], slot: int, start: int) -> Tensor:
         """Logits [1, vocab_size] after ``tokens``, which continue the ``start`` ones in ``slot``."""

@@ -27,6 +27,8 @@ class PackedLinear(nn.Module):
         product: Tensor = torch.ops.mkldnn._linear_pointwise(rows, self._weight, self._bias, "none", [], "")
         return product
 
+    __call__ = forward  # as in fused_modules
+
 
 def pack(model: nn.Module) -> None:
     """Replace every bfloat16 linear layer of ``model`` on the CPU; its original weights are released."""

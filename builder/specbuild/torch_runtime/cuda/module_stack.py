@@ -11,6 +11,7 @@ from torch import Tensor
 from specbuild.torch_runtime.attention import attach
 from specbuild.torch_runtime.cuda.attention_pass import Groups, Heads, Meeting, attend
 from specbuild.torch_runtime.kv_cache import KvCache
+from specbuild.torch_runtime.module_walk import forward_of
 
 
 class DeviceSlots:
@@ -70,7 +71,7 @@ class ModuleStack:
     def __init__(self, model: Any, *, slots: int, longest: int, length: int, most_tokens: int) -> None:
         self._longest = longest
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self._model = model
+        self._forward = forward_of(model, longest)
         self._slots = DeviceSlots(KvCache(slots + 1, length), slots, most_tokens)
         attach(model, self._slots)
         self._vocab_size: int = model.config.get_text_config().vocab_size
@@ -94,14 +95,9 @@ class ModuleStack:
         """As ``FusedStack.forward``."""
         self._slots.groups = groups
         _, positions = rows_of(groups)
-        logits: Tensor = self._model(
-            input_ids=tokens.clamp(max=self._vocab_size - 1)[None],
-            # Beyond the end are draft tokens that never stand; the model may know no such position.
-            position_ids=positions.clamp(max=self._longest - 1)[None],
-            use_cache=False,
-            logits_to_keep=0 if rows is None else rows,
-        ).logits[0]
-        return logits
+        known = tokens.clamp(max=self._vocab_size - 1)
+        # Beyond the end are draft tokens that never stand; the model may know no such position.
+        return self._forward(known, positions.clamp(max=self._longest - 1), rows)
 
 
 def rows_of(groups: Groups) -> tuple[Tensor, Tensor]:
