@@ -113,6 +113,38 @@ def run_long(bench: Bench) -> None:
         _memory_in_use(bench, slots, longest)
 
 
+def run_rounded(bench: Bench) -> None:
+    """Decoding at the middle context with weights in 8 bits: of the draft, and of both."""
+    profile = bench.profile
+    draft = {"draft_quantization": "int8_wo"}
+    for name, rounded in (("draft", draft), ("both", {**draft, "target_quantization": "int8_wo"})):
+        if bench.late(f"int8 {name}"):
+            return
+        longest = profile.step_context + profile.steady_tokens + 1
+        with _engine(bench, 4, longest, **rounded) as (engine, plant):
+            for batch in (1, 4):
+                _rounded(bench, engine, plant, name, batch)
+
+
+def _rounded(bench: Bench, engine: Engine, plant: Plant, name: str, batch: int) -> None:
+    context, tokens = bench.profile.step_context, bench.profile.steady_tokens
+    with load.prompts_taken_as_read():
+        prompts = load.prompts(plant, 0.8, batch, context)
+        plain = _best(engine, prompts, tokens, PLAIN, plant)
+        speculative = _best(engine, prompts, tokens, ADAPTIVE, plant)
+    columns = {"batch": batch, "context": context}
+    bench.recorder.row(f"int8 {name}, plain", plain.steady, "token/s", note=_off(plain.astray), **columns)
+    bench.recorder.row(
+        f"int8 {name}, speculative", speculative.steady, "token/s", alpha=0.8, reference=plain.steady,
+        against="plain", note=f"{_off(speculative.astray)}, {_accepted(speculative)}", **columns,
+    )  # fmt: skip
+    status = engine.status()
+    bench.recorder.row(
+        f"int8 {name}, draft step in a burst", status.draft_step_ms, "ms", note="by the engine's clock",
+        **columns,
+    )  # fmt: skip
+
+
 def run_draft(bench: Bench) -> None:
     """The draft alone, decoding plainly: its step against its floor."""
     context = bench.profile.step_context
@@ -316,7 +348,7 @@ def _memory_in_use(bench: Bench, slots: int, max_seq_len: int) -> None:
         )
 
 
-def _settings(bench: Bench, slots: int, max_seq_len: int) -> Settings:
+def _settings(bench: Bench, slots: int, max_seq_len: int, **more: str) -> Settings:
     return Settings(
         draft_length=bench.draft_length,
         adaptive=True,
@@ -325,6 +357,7 @@ def _settings(bench: Bench, slots: int, max_seq_len: int) -> Settings:
         max_seq_len=max_seq_len,
         device=str(bench.device),
         prefill_chunk=bench.profile.prefill_chunk,
+        **more,  # type: ignore[arg-type]
     )
 
 
@@ -335,10 +368,10 @@ def _in_use(device: torch.device) -> int:
 
 
 @contextmanager
-def _engine(bench: Bench, slots: int, max_seq_len: int) -> Iterator[tuple[Engine, Plant]]:
+def _engine(bench: Bench, slots: int, max_seq_len: int, **more: str) -> Iterator[tuple[Engine, Plant]]:
     plant = planted_pair.read(bench.pair)
     start = time.perf_counter()
-    settings = _settings(bench, slots, max_seq_len)
+    settings = _settings(bench, slots, max_seq_len, **more)
     with Engine.load(bench.pair / "target", bench.pair / "draft", settings) as engine:
         seconds = time.perf_counter() - start
         bench.recorder.row(
