@@ -7,14 +7,9 @@ as a cancelled one (measured on 2.51; triton-inference-server/core pull request 
 after the client left arrives here cancelled, and this model tells the generation to stop. A generation
 that has nothing to say yet sends a chunk without tokens from time to time; it gets no answer, which only
 a decoupled model can do, and Triton wants all outputs of an ensemble from one decoupled model.
-
-An answer is sent only when it has been to Triton and back. So a few threads answer, and all chunks of a
-request go to the same one, in their order.
 """
 
 import json
-import queue
-import threading
 from pathlib import Path
 
 import detokenizer
@@ -22,8 +17,6 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 FINAL = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
-LANES = 8
-"""Threads that answer; Triton's own side of a Python model takes as many answers at once."""
 OWN_INPUTS = {"TOKENS_BATCH", "SEQUENCE_LENGTH", "CONTEXT_IDS", "IS_FINAL", "REQUEST_KEY"}
 OWN_OUTPUTS = {"OUTPUT", "OUTPUT_IDS"}
 FAILED = b"error: "
@@ -46,34 +39,19 @@ class TritonPythonModel:
         self.absent = {
             output["name"]: absent(output) for output in config["output"] if output["name"] not in OWN_OUTPUTS
         }
-        self.lanes = [queue.SimpleQueue() for _ in range(LANES)]
-        self.threads = [threading.Thread(target=self.run, args=(lane,), daemon=True) for lane in self.lanes]
-        for thread in self.threads:
-            thread.start()
 
     def execute(self, requests):
         for request in requests:
-            inputs = {tensor.name(): tensor for tensor in request.inputs()}
-            key = int(inputs["REQUEST_KEY"].as_numpy().item()) if "REQUEST_KEY" in inputs else 0
-            self.lanes[key % LANES].put((request, inputs, request.get_response_sender()))
-
-    def run(self, lane):
-        while (item := lane.get()) is not None:
-            request, inputs, sender = item
+            sender = request.get_response_sender()
             try:
-                self.answer(request, inputs, sender)
+                self.answer(request, sender)
             except Exception as error:  # a request must get an answer, whatever happens
                 pb_utils.Logger.log_error(f"postprocessing failed: {type(error).__name__}: {error}")
                 failure = pb_utils.TritonError("postprocessing failed; the server's log has the reason")
                 sender.send(pb_utils.InferenceResponse(error=failure), flags=FINAL)
 
-    def finalize(self):
-        for lane in self.lanes:
-            lane.put(None)
-        for thread in self.threads:
-            thread.join()
-
-    def answer(self, request, inputs, sender):
+    def answer(self, request, sender):
+        inputs = {tensor.name(): tensor for tensor in request.inputs()}
         if "REQUEST_KEY" in inputs and request.is_cancelled():
             self.stop(inputs["REQUEST_KEY"])
             # Nobody reads an answer, and an error here would keep the ensemble's request open for ever.

@@ -1,19 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes chunks from the engine's thread and has them sent.
+"""Takes chunks from the engine's thread and sends them from its own.
 
-The engine must not wait for Triton, and a response is sent only when it has been to Triton and back. So one
-thread decides what is sent, and a few others send it: one response of a request at a time.
-
-A client that has gone must not keep its slot. Whether it has gone shows in two ways. A direct caller's
-``is_cancelled`` says so. Behind an ensemble it never does (see postprocessing), so a request that has a key
-shows signs of life instead: a streamed chunk is one, and a request that has nothing to say sends an empty
-one, on which postprocessing may answer with ``stop``.
+The engine must not wait for Triton, and a client that has gone must not keep its slot. Whether it has gone
+shows in two ways. A direct caller's ``is_cancelled`` says so. Behind an ensemble it never does (see
+postprocessing), so a request that has a key shows signs of life instead: a streamed chunk is one, and a
+request that has nothing to say sends an empty one, on which postprocessing may answer with ``stop``.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import queue
 import threading
 import time
@@ -31,8 +27,6 @@ WAITING_PAUSE_S = 0.5
 TICK_S = 0.05
 PUBLISH_PAUSE_S = 0.25
 """Between two publications of the counters."""
-SENDERS = 8
-"""Threads that send; Triton's own side of a Python model takes as many responses at once."""
 
 
 class Channel(Protocol):
@@ -64,7 +58,7 @@ class Meter(Protocol):
 
 
 class Delivery:
-    """One request on its way. The engine's thread adds chunks; the dispatcher decides about them."""
+    """One request on its way. The engine's thread adds chunks, the dispatcher's does everything else."""
 
     def __init__(self, job: generation.Job, channel: Channel) -> None:
         self.job = job
@@ -74,9 +68,6 @@ class Delivery:
         self.ticket: Any = None
         self.counted = generation.NO_COUNTERS
         self.ended = False
-        self.sending = False
-        self.last_word: Callable[[], None] | None = None
-        """How the request ends, once what is being sent has been sent."""
         self.last_sign = time.monotonic()
 
     def cancel(self) -> None:
@@ -86,20 +77,13 @@ class Delivery:
 
 
 class Dispatcher:
-    """Has sent what all requests have to say. All its methods but ``_send_all`` run on one thread."""
+    """Sends what all requests have to say, in one thread."""
 
     def __init__(self, log_error: Callable[[str], None], meter: Meter) -> None:
         self._log_error = log_error
         self._meter = meter
         self._events: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._active: dict[Delivery, None] = {}
-        self._sending = 0
-        self._words: queue.SimpleQueue[tuple[Delivery, Callable[[], None]] | None] = queue.SimpleQueue()
-        self._senders = [
-            threading.Thread(target=self._send_all, name=f"sender-{n}", daemon=True) for n in range(SENDERS)
-        ]
-        for sender in self._senders:
-            sender.start()
         self._thread = threading.Thread(target=self._run, name="dispatcher", daemon=True)
         self._thread.start()
 
@@ -125,24 +109,19 @@ class Dispatcher:
         self._events.put(lambda: self._stop(key))
 
     def close(self) -> None:
-        """Send what is left and end the threads."""
+        """Send what is left and end the thread."""
         self._events.put(None)
         self._thread.join()
-        for _ in self._senders:
-            self._words.put(None)
-        for sender in self._senders:
-            sender.join()
 
     def _run(self) -> None:
         tick = publish = time.monotonic()
-        closing = False
-        while not (closing and self._sending == 0):
+        while True:
             due = min(tick, publish) if self._active else publish
             with contextlib.suppress(queue.Empty):
                 event = self._events.get(timeout=max(0.0, due - time.monotonic()))
                 if event is None:
-                    closing = True
-                    continue
+                    self._handle(self._meter.flush)
+                    return
                 self._handle(event)
             if time.monotonic() >= tick:
                 self._handle(self._sign_of_the_longest_silent)
@@ -150,17 +129,6 @@ class Dispatcher:
             if time.monotonic() >= publish:
                 self._handle(self._meter.flush)
                 publish = time.monotonic() + PUBLISH_PAUSE_S
-        self._handle(self._meter.flush)
-
-    def _send_all(self) -> None:
-        while (item := self._words.get()) is not None:
-            delivery, word = item
-            problem = None
-            try:
-                word()
-            except Exception as error:  # one request's trouble must not end the others
-                problem = error
-            self._events.put(functools.partial(self._sent, delivery, problem))
 
     def _handle(self, event: Callable[[], None]) -> None:
         try:
@@ -176,7 +144,7 @@ class Dispatcher:
             ticket.cancel()
 
     def _deliver(self, delivery: Delivery) -> None:
-        if delivery.ended or delivery.sending or not delivery.chunks:
+        if delivery.ended or not delivery.chunks:
             return
         self._active[delivery] = None
         # All that is there goes into one response: when sending is slower than decoding, it catches up.
@@ -199,37 +167,6 @@ class Dispatcher:
             return
         self._send(delivery, answer, final=final)
 
-    def _send(self, delivery: Delivery, answer: generation.Answer, *, final: bool) -> None:
-        self._say(
-            delivery,
-            lambda: delivery.channel.send(generation.tensors(answer, delivery.job.key), final=final),
-        )
-
-    def _say(self, delivery: Delivery, word: Callable[[], None]) -> None:
-        """Have ``word`` sent; after what is being sent, which only the end of a request does not wait for."""
-        if delivery.sending:
-            delivery.last_word = word
-            return
-        delivery.sending = True
-        self._sending += 1
-        self._words.put((delivery, word))
-
-    def _sent(self, delivery: Delivery, problem: Exception | None) -> None:
-        delivery.sending = False
-        self._sending -= 1
-        if problem is not None:
-            self._log_error(f"sending failed: {type(problem).__name__}: {problem}")
-            delivery.last_word = None
-            if not delivery.ended:  # else it is counted already
-                self._forget(delivery)
-                self._meter.finished("error")
-                delivery.cancel()
-        if delivery.last_word is not None:
-            word, delivery.last_word = delivery.last_word, None
-            self._say(delivery, word)
-        else:
-            self._deliver(delivery)
-
     def _count(self, delivery: Delivery, chunk: Any) -> None:
         before, now = delivery.counted, chunk.counters
         delivery.counted = now
@@ -245,6 +182,16 @@ class Dispatcher:
             seconds=(now.last_token_ns - before.last_token_ns) / 1e9,
         )
 
+    def _send(self, delivery: Delivery, answer: generation.Answer, *, final: bool) -> None:
+        try:
+            delivery.channel.send(generation.tensors(answer, delivery.job.key), final=final)
+        except Exception as error:  # one request's trouble must not end the others
+            self._log_error(f"sending failed: {type(error).__name__}: {error}")
+            self._forget(delivery)
+            if not final:  # else it is counted already
+                self._meter.finished("error")
+            delivery.cancel()
+
     def _sign_of_the_longest_silent(self) -> None:
         if not self._active:
             return
@@ -256,7 +203,7 @@ class Dispatcher:
         delivery.last_sign = time.monotonic()
         if self._gone(delivery):
             self._leave(delivery)
-        elif delivery.job.key is not None and not delivery.sending:
+        elif delivery.job.key is not None:
             self._send(delivery, generation.NOTHING_YET, final=False)
 
     def _gone(self, delivery: Delivery) -> bool:
@@ -273,7 +220,7 @@ class Dispatcher:
         self._forget(delivery)
         delivery.cancel()
         self._meter.finished("error")
-        self._say(delivery, functools.partial(delivery.channel.fail, error))
+        delivery.channel.fail(error)
 
     def _leave(self, delivery: Delivery) -> None:
         """Nobody waits for the request any more: the engine need not either."""
@@ -282,7 +229,7 @@ class Dispatcher:
         self._forget(delivery)
         delivery.cancel()
         self._meter.finished("cancelled")
-        self._say(delivery, delivery.channel.leave)
+        delivery.channel.leave()
 
     def _forget(self, delivery: Delivery) -> None:
         delivery.ended = True
