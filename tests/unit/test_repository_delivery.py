@@ -296,3 +296,82 @@ def test_every_request_is_counted_by_its_end(dispatcher: Any, meter: Meter) -> N
 
 def test_counters_are_published_while_there_is_nothing_to_do(dispatcher: Any, meter: Meter) -> None:
     until(lambda: meter.flushed >= 2, "two publications")
+
+
+class Clock:
+    """Stands still but for what sending takes and what the test says."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+class SlowCaller(Caller):
+    """Each response takes 10 ms of the clock."""
+
+    clock: Clock
+
+    def send(self, tensors: Mapping[str, np.ndarray], *, final: bool) -> None:
+        self.clock.now += 0.01
+        super().send(tensors, final=final)
+
+
+def slow(clock: Clock) -> tuple[Any, Caller]:
+    one, _, _ = opened(streaming=True)
+    one.channel = SlowCaller()
+    one.channel.clock = clock
+    return one, one.channel
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(delivery, "time", clock)
+    return clock
+
+
+def test_responses_keep_a_distance_that_leaves_time_for_those_of_others(
+    clock: Clock, dispatcher: Any
+) -> None:
+    """Two requests, 10 ms a response, 40 % of the time: a request may answer every 50 ms."""
+    (first, caller), (second, other) = slow(clock), slow(clock)
+    for one in (first, second):
+        dispatcher.accepted(one, Ticket())
+    for n in range(60):  # the average of what sending takes settles
+        clock.now += 1
+        dispatcher.chunk(first, chunk(n))
+        assert caller.received.get(timeout=5) == ([n], False)
+    dispatcher.chunk(first, chunk(100))
+    dispatcher.chunk(first, chunk(101))
+    dispatcher.chunk(second, chunk(200))
+    assert other.received.get(timeout=5) == ([200], False)
+    assert caller.received.empty()
+    clock.now += 0.05
+    assert caller.received.get(timeout=5) == ([100, 101], False)
+
+
+def test_the_end_of_a_request_waits_for_nothing(clock: Clock, dispatcher: Any) -> None:
+    first, caller = slow(clock)
+    dispatcher.accepted(first, Ticket())
+    for n in range(60):
+        clock.now += 1
+        dispatcher.chunk(first, chunk(n))
+        caller.received.get(timeout=5)
+    dispatcher.chunk(first, chunk(100))
+    dispatcher.chunk(first, chunk(101, last=True))
+    assert caller.received.get(timeout=5) == ([100, 101], True)
+
+
+def test_what_is_held_is_sent_when_the_dispatcher_closes(
+    clock: Clock, errors: list[str], meter: Meter
+) -> None:
+    dispatcher = delivery.Dispatcher(errors.append, meter)
+    first, caller = slow(clock)
+    dispatcher.accepted(first, Ticket())
+    dispatcher.chunk(first, chunk(1))
+    assert caller.received.get(timeout=5) == ([1], False)
+    dispatcher.chunk(first, chunk(2))
+    dispatcher.close()
+    assert caller.received.get(timeout=5) == ([2], False)

@@ -11,7 +11,7 @@ from torch import Tensor
 from specbuild.torch_runtime.attention import attach
 from specbuild.torch_runtime.cuda.attention_pass import Groups, Heads, Meeting, attend
 from specbuild.torch_runtime.kv_cache import KvCache
-from specbuild.torch_runtime.module_walk import forward_of
+from specbuild.torch_runtime.module_walk import WholeModel
 
 
 class DeviceSlots:
@@ -64,14 +64,17 @@ class DeviceSlots:
 
 
 class ModuleStack:
-    """Computes ``model`` by its own code. Fillers write to a slot of their own."""
+    """Computes ``model`` by its own code, which costs nothing more once it is captured.
+
+    Fillers write to a slot of their own.
+    """
 
     takes_few = False
 
     def __init__(self, model: Any, *, slots: int, longest: int, length: int, most_tokens: int) -> None:
         self._longest = longest
         self.device: torch.device = model.get_input_embeddings().weight.device
-        self._forward = forward_of(model, longest)
+        self._forward = WholeModel(model)
         self._slots = DeviceSlots(KvCache(slots + 1, length), slots, most_tokens)
         attach(model, self._slots)
         self._vocab_size: int = model.config.get_text_config().vocab_size
