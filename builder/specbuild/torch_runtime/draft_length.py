@@ -73,6 +73,25 @@ class Costs:
         return self.seconds[below] + share * (self.seconds[above] - self.seconds[below])
 
 
+@dataclass
+class RoundCosts:
+    """Moving averages of whole rounds in seconds, by rows and draft length."""
+
+    seconds: dict[tuple[int, int], float] = field(default_factory=dict)
+
+    def observe(self, rows: int, length: int, seconds: float) -> None:
+        """Add a measurement of a round that is known already.
+
+        What made it slower or faster than before, longer contexts say, does so for the other lengths too:
+        they change by the same factor, so that the one that is played is not judged by newer times.
+        """
+        known = self.seconds[rows, length]
+        factor = 1 + _SMOOTHING * (min(seconds, _OUTLIER * known) / known - 1)
+        for key in self.seconds:
+            if key[0] == rows:
+                self.seconds[key] *= factor
+
+
 def expected_tokens(alpha: float, drafted: int) -> float:
     """τ: tokens that a round of ``drafted`` draft tokens yields."""
     return float(drafted + 1) if alpha >= 1 else (1 - alpha ** (drafted + 1)) / (1 - alpha)

@@ -9,6 +9,7 @@ from specbuild.torch_runtime.draft_length import (
     Acceptance,
     Costs,
     DraftLengthPolicy,
+    RoundCosts,
     best_length,
     expected_tokens,
     step_costs,
@@ -138,3 +139,18 @@ def test_drafting_comes_back_when_acceptance_does() -> None:
         policy.observe(request, lengths[-1], lengths[-1])
     assert lengths[-1] == 8
     assert choose(policy, [], []) == 0
+
+
+def test_a_round_that_got_slower_makes_the_other_lengths_slower_by_as_much() -> None:
+    costs = RoundCosts({(1, 0): 4.0, (1, 3): 7.0, (4, 3): 8.0})
+    for _ in range(200):
+        costs.observe(1, 3, 14.0)
+    assert costs.seconds[1, 3] == pytest.approx(14.0, rel=0.01)
+    assert costs.seconds[1, 0] == pytest.approx(8.0, rel=0.01)
+    assert costs.seconds[4, 3] == 8.0
+
+
+def test_one_round_beside_other_work_moves_little() -> None:
+    costs = RoundCosts({(1, 0): 4.0, (1, 3): 7.0})
+    costs.observe(1, 3, 7000.0)
+    assert costs.seconds[1, 3] < 2 * 7.0

@@ -20,13 +20,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from specbuild.errors import EngineError
 from specbuild.torch_runtime import device
 from specbuild.torch_runtime.chooser import Chooser
 from specbuild.torch_runtime.cuda.decoder import CudaDecoder
 from specbuild.torch_runtime.cuda.graphs import Kind, RoundGraphs
 from specbuild.torch_runtime.cuda.state import SETTINGS, DeviceState, pinned, write_orders
-from specbuild.torch_runtime.draft_length import Costs
+from specbuild.torch_runtime.draft_length import RoundCosts
 from specbuild.torch_runtime.request import Chunk, Settings
 from specbuild.torch_runtime.rounds import LanguageModel, Pair, check_finite
 from specbuild.torch_runtime.sequence import Sequence
@@ -61,7 +60,7 @@ class CudaPair(Pair):
         self._graphs = RoundGraphs(target, draft, self._state)
         self._buckets = batch_buckets(settings.max_batch_size)
         self._lengths = draft_lengths(settings.draft_length)
-        self._seconds: dict[tuple[int, int], Costs] = {}
+        self._costs = RoundCosts()
         self._flights: deque[_Flight] = deque()
         # One more than fly at once: the host writes to one while the device reads the others.
         shape = (settings.max_batch_size, SETTINGS + 2 * settings.draft_length + 1)
@@ -101,16 +100,10 @@ class CudaPair(Pair):
         """Capture the rounds of greedy requests, and time each of them."""
         start = time.monotonic()
         combinations = [(rows, drafted) for rows in self._buckets for drafted in self._lengths]
-        try:
-            for index, (rows, drafted) in enumerate(combinations):
-                self._measure_one(rows, drafted)
-                if index % 10 == 9 or index == len(combinations) - 1:
-                    log.info("captured %d of %d rounds", index + 1, len(combinations))
-        except torch.cuda.OutOfMemoryError as error:
-            raise EngineError(
-                "the GPU has no memory left for the captured rounds",
-                remedy="Lower limits.max_batch_size, limits.max_seq_len or speculation.draft_length.",
-            ) from error
+        for index, (rows, drafted) in enumerate(combinations):
+            self._measure_one(rows, drafted)
+            if index % 10 == 9 or index == len(combinations) - 1:
+                log.info("captured %d of %d rounds", index + 1, len(combinations))
         log.info("captured in %.1f s", time.monotonic() - start)
 
     def prefill(self, sequences: Items[Sequence]) -> list[tuple[Sequence, Chunk]]:
@@ -177,7 +170,7 @@ class CudaPair(Pair):
             best = self.policy.choose(
                 [sequences[row].acceptance for row in free],
                 [lengths[row] for row in free],
-                lambda length: self._seconds[rows, self._length(length)].estimate(1),
+                lambda length: self._costs.seconds[rows, self._length(length)],
             )
             for row in free:
                 lengths[row] = min(best, lengths[row])
@@ -217,7 +210,7 @@ class CudaPair(Pair):
 
     def _time_round(self, flight: _Flight, burst: float, verification: float) -> None:
         rows, drafted = flight.rows, flight.drafted
-        self._seconds[rows, drafted].observe(1, burst + verification)
+        self._costs.observe(rows, drafted, burst + verification)
         if drafted:
             self.policy.draft.observe(rows, burst / drafted)
         self.policy.target.observe(rows * (drafted + 1), verification)
@@ -295,7 +288,7 @@ class CudaPair(Pair):
             captured.verification()
             watch.lap()
             burst, verification = watch.laps()
-        self._seconds[rows, drafted] = Costs({1: burst + verification})
+        self._costs.seconds[rows, drafted] = burst + verification
         self.policy.target.seconds[rows * (drafted + 1)] = verification
         if drafted:
             self.policy.draft.seconds[rows] = burst / drafted
