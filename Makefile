@@ -32,6 +32,7 @@ test: $(STAMP) $(PERF_ANALYZER)
 	@$(PYTHON) tests/check_system.py --tests
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not gpu and not timing"
 	$(BIN)/python -m pytest -m "not gpu and timing"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -n 2 tests/unit/torch_runtime/test_interpreted.py
 
 perf-analyzer: $(PERF_ANALYZER)
 
