@@ -277,6 +277,10 @@ class Engine:
             if sequence.target_known == 0:
                 sequence.constrain(self._pair.vocab_size, self._device)
         self._deliver_all(tickets, self._pair.prefill(sequences))
+        for ticket, sequence in zip(tickets, sequences, strict=True):
+            if sequence.failure is not None:
+                self._release([ticket])
+                self._fail([ticket], sequence.failure)
 
     def _round(self, tickets: list[Ticket]) -> None:
         self._deliver_all(tickets, self._pair.play([self._active[ticket] for ticket in tickets]))

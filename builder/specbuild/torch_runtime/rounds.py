@@ -226,7 +226,12 @@ class Pair:
 def check_finite(logits: Tensor) -> None:
     """Raise EngineError unless the target's ``logits`` are numbers."""
     if not bool(torch.isfinite(logits).all()):
-        raise EngineError(
-            "the target's logits are not finite",
-            remedy="Check the checkpoint and its dtype; float16 overflows in models trained in bfloat16.",
-        )
+        raise not_finite()
+
+
+def not_finite() -> EngineError:
+    """What a request fails with whose logits are no numbers."""
+    return EngineError(
+        "the target's logits are not finite",
+        remedy="Check the checkpoint and its dtype; float16 overflows in models trained in bfloat16.",
+    )

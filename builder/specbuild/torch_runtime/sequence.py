@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from specbuild.errors import EngineError
 from specbuild.torch_runtime.constraints import Constraints
 from specbuild.torch_runtime.draft_length import Acceptance, DraftLengthPolicy
 from specbuild.torch_runtime.request import Chunk, Counters, FinishReason, Request
@@ -29,6 +30,8 @@ class Sequence:
         self.target_known = 0
         self.draft_known = 0
         self.finish_reason: FinishReason | None = None
+        self.failure: EngineError | None = None
+        """Why it cannot go on, where the pass that found out did well for others."""
         self.acceptance: Acceptance = DraftLengthPolicy.new_request()
         self.constraints: Constraints | None = None
         self._draft_limit = draft_limit if request.draft_length is None else request.draft_length

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from specbuild.torch_runtime import Engine, Request, Sampling, Settings
 from specbuild.torch_runtime.decoder import Decoder
@@ -109,7 +110,25 @@ def test_rounds_give_the_cpus_tokens(tmp_path: Path, adaptive: bool) -> None:
     assert [one.tokens for one in together] == expected
 
 
-def _played(target: Path, draft: Path, settings: Settings) -> Engine:
+def test_a_prompt_whose_logits_are_no_numbers_fails_alone(tmp_path: Path) -> None:
+    """Both prompts are read in one pass; token 7 embeds as infinity."""
+    target = tiny_models.save(tmp_path / "target", "llama", num_hidden_layers=1)
+    file = target / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.embed_tokens.weight"][7] = float("inf")
+    save_file(tensors, file, metadata={"format": "pt"})
+    settings = Settings(draft_length=0, adaptive=False, max_batch_size=2, max_input_len=100, max_seq_len=128)
+    broken, fine = running.Collected(), running.Collected()
+    with _played(target, None, settings) as engine:
+        alone = running.finish(engine, Request(prompt=[1, 5, 9], max_tokens=4)).tokens
+        for one, prompt in ((broken, [1, 7, 9]), (fine, [1, 5, 9])):
+            engine.submit(Request(prompt=prompt, max_tokens=4), on_chunk=one.on_chunk, on_error=one.on_error)
+        assert fine.wait().tokens == alone
+        assert "not finite" in str(broken.wait().error)
+        assert engine.status().active == 0
+
+
+def _played(target: Path, draft: Path | None, settings: Settings) -> Engine:
     def load() -> CudaPair:
         pair = CudaPair.load(target, draft, settings, CPU)
         pair.measure(settings.max_batch_size, settings.draft_length)

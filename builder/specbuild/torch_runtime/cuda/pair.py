@@ -27,7 +27,7 @@ from specbuild.torch_runtime.cuda.graphs import Kind, RoundGraphs
 from specbuild.torch_runtime.cuda.state import SETTINGS, DeviceState, pinned, write_orders
 from specbuild.torch_runtime.draft_length import RoundCosts
 from specbuild.torch_runtime.request import Chunk, Settings
-from specbuild.torch_runtime.rounds import LanguageModel, Pair, check_finite
+from specbuild.torch_runtime.rounds import LanguageModel, Pair, not_finite
 from specbuild.torch_runtime.sequence import Sequence
 from specbuild.torch_runtime.span import Span
 
@@ -109,7 +109,8 @@ class CudaPair(Pair):
     def prefill(self, sequences: Items[Sequence]) -> list[tuple[Sequence, Chunk]]:
         """One pass over the next chunk of each of ``sequences``; the first tokens of those that are complete.
 
-        The draft reads the same chunk after the target, while the first tokens are on their way already.
+        One whose logits are no numbers gets its ``failure`` instead. The draft reads the same chunk after the
+        target, while the first tokens are on their way already.
         """
         spans = [self._chunk(s, s.target_known) for s in sequences]
         logits = self._read(self._target, sequences, spans)
@@ -123,12 +124,16 @@ class CudaPair(Pair):
             return []
         event, first = arrived
         event.laps()
-        check_finite(logits[done])
         chunks = []
-        for sequence, token, row in zip(finished, first.tolist(), done, strict=True):
+        finite = torch.isfinite(logits[done]).all(-1).tolist()
+        for sequence, token, row, fine in zip(finished, first.tolist(), done, finite, strict=True):
+            if not fine:
+                sequence.failure = not_finite()
+                continue
             log_probs = self._log_probs(sequence, logits[row : row + 1], [token])
             chunks.append((sequence, sequence.extend([token], 0, log_probs)))
-        self._state.seat(finished)
+        if chunks:
+            self._state.seat([sequence for sequence, _ in chunks])
         return chunks
 
     def play(self, sequences: Items[Sequence]) -> list[tuple[Sequence, Chunk]]:
