@@ -134,6 +134,21 @@ class Conversation:
         self._last_sign = time.monotonic()
         self._unsaid: Tensors | None = None
         self._in_engines = 0.0
+        self._cancelled = False
+
+    @property
+    def key(self) -> int | None:
+        """What the request is stopped by."""
+        return self._asked.key
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        """End the request, which ``task`` serves.
+
+        It is noted too: asyncio makes one of two cancellations that come together, and the other may be that
+        of a call that took too long, after which the request would go on.
+        """
+        self._cancelled = True
+        task.cancel()
 
     async def wait(self, seats: asyncio.Semaphore) -> None:
         """Return with a seat taken; shows signs of life until then."""
@@ -342,7 +357,7 @@ class Conversation:
         try:
             return await work
         except asyncio.CancelledError:
-            if complaint is None:
+            if complaint is None or self._cancelled:
                 raise
             raise complaint from None
         finally:
