@@ -41,7 +41,7 @@ LONG_BURST = 64
 """The same while the next look is far: each call costs a pass in which the request is missing."""
 TRIAL_TOKENS = 16
 """Tokens of each request in a trial. A plain burst is that long, so that one of each request is measured."""
-FIRST_PAUSE, LAST_PAUSE = 96, 768
+FIRST_PAUSE, LAST_PAUSE = 192, 1536
 """Tokens of each request between two looks; twice as many after each that changed nothing."""
 PACE_MEMORY = 256.0
 """Tokens of each request after which an earlier pace has lost most of its weight."""
@@ -241,6 +241,9 @@ class Started:
     level: Level
     drafting: bool
     clear: bool
+    """Whether no round in the other mode was under way."""
+    requests: int
+    """Requests at work."""
 
 
 class Policy:
@@ -325,7 +328,7 @@ class Policy:
     def begin(self, *, drafting: bool) -> Started:
         """A round begins that could have been either."""
         self._rounds[drafting] += 1
-        return Started(self.level, drafting, clear=not self._rounds[not drafting])
+        return Started(self.level, drafting, not self._rounds[not drafting], max(self._requests, 1))
 
     def end(self, started: Started, tokens: int, seconds: float, *, typical: bool) -> None:
         """The round has ended; ``typical`` unless something took time that is no part of most rounds."""
@@ -333,7 +336,7 @@ class Policy:
         self._clock += tokens
         together = started.clear and not self._rounds[not started.drafting]
         clear = typical and together and started.level is self.level
-        share = 1 / max(self._requests, 1)
+        share = 1 / started.requests
         started.level.advance(started.drafting, tokens * share, seconds * share, clear=clear)
 
 
