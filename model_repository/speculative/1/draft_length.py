@@ -16,7 +16,7 @@ a few tokens, then none does, and the better one goes on until the next look.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PRIOR_ACCEPTANCE = 0.7
 PRIOR_TRIALS = 8.0
@@ -39,10 +39,14 @@ STREAMED_BURST = 4
 """The same for a client that reads along."""
 LONG_BURST = 64
 """The same while the next look is far: each call costs a pass in which the request is missing."""
+LONG_BURSTS_GAIN = 1.05
+"""What plain decoding is expected to gain by them over the bursts of a trial."""
 TRIAL_TOKENS = 16
 """Tokens of each request in a trial. A plain burst is that long, so that one of each request is measured."""
-FIRST_PAUSE, LAST_PAUSE = 192, 1536
-"""Tokens of each request between two looks; twice as many after each that changed nothing."""
+LOOK_COST = 0.03
+"""Share of the time that looks may take; the slower the other mode, the longer the pause between them."""
+SHORTEST_PAUSE, LONGEST_PAUSE = 96.0, 4096.0
+"""Tokens of each request between two looks."""
 PACE_MEMORY = 256.0
 """Tokens of each request after which an earlier pace has lost most of its weight."""
 NEW_TRIAL = 0.5
@@ -135,8 +139,6 @@ class Traffic:
     """Calls to the target that are under way, and their tokens in one pass of it."""
 
     def __init__(self) -> None:
-        self.usual = 1.0
-        """Calls at a time, lately."""
         self._calls = 0
         self._tokens = 0
 
@@ -146,12 +148,11 @@ class Traffic:
         self._tokens += tokens
         return self._calls, self._tokens
 
-    def leave(self, tokens: int, entered: tuple[int, int]) -> float:
-        """The call has ended; tokens that were under way with it, its own included."""
-        calls, shared = (entered[0] + self._calls) / 2, (entered[1] + self._tokens) / 2
+    def leave(self, tokens: int, entered: tuple[int, int]) -> tuple[float, float]:
+        """The call has ended; calls and tokens that were under way with it, its own included."""
+        shared = (entered[0] + self._calls) / 2, (entered[1] + self._tokens) / 2
         self._calls -= 1
         self._tokens -= tokens
-        self.usual += TRAFFIC_SHARE * (calls - self.usual)
         return shared
 
 
@@ -182,13 +183,20 @@ class Pace:
 
 
 class Level:
-    """One level of load: how fast its requests are with the draft and without it, and which is looked at.
+    """One level of load: what calls take, how fast requests are with the draft and without it, what is tried.
 
     All counts of tokens are a request's: those of all requests, divided by their number.
     """
 
-    def __init__(self, *, drafting: bool) -> None:
-        """``drafting`` is what is tried first."""
+    def __init__(self, nearest: Level | None = None) -> None:
+        """What is expected at first is what is known of the ``nearest`` level."""
+        self.draft: Cost = replace(nearest.draft) if nearest else Cost(fixed=0.0)
+        """A call to the draft by its tokens."""
+        self.target: Cost = replace(nearest.target) if nearest else Cost(fixed=1.0)
+        """A verification by all tokens under way."""
+        self.calls: float = nearest.calls if nearest else 1.0
+        """Verifications at a time, lately."""
+        drafting = nearest is None or nearest.drafts
         self.drafting = Pace()
         self.plain = Pace()
         self.trial: bool | None = drafting
@@ -196,13 +204,27 @@ class Level:
         self.left = float(TRIAL_TOKENS)
         """Tokens until the trial ends or the next look begins."""
         self._second = not drafting
-        self._before: bool | None = None
-        self._pause = FIRST_PAUSE
 
     @property
     def drafts(self) -> bool:
         """Whether drafting has shown to be the faster."""
-        return self.drafting.speed > self.plain.speed
+        return self.pays(1.0)
+
+    def pays(self, merit: float) -> bool:
+        """Whether drafting is the faster for a request that has ``merit`` times the usual speed by it."""
+        return merit * self.drafting.speed > LONG_BURSTS_GAIN * self.plain.speed
+
+    def best(self, alpha: float, limit: int) -> int:
+        """The number of draft tokens, at least one, that gives most tokens per second."""
+        if not self.draft.known:
+            return limit
+        speeds = {length: self.speed(alpha, length) for length in range(1, limit + 1)}
+        return next(n for n, speed in speeds.items() if speed >= NEARLY_BEST * max(speeds.values()))
+
+    def speed(self, alpha: float, length: int) -> float:
+        """Tokens per second expected of rounds with ``length`` draft tokens, one at least."""
+        seconds = self.draft.estimate(length) + self.target.estimate(self.calls * (length + 1))
+        return sum(alpha**position for position in range(length + 1)) / max(seconds, 1e-9)
 
     def advance(self, drafting: bool, tokens: float, seconds: float, *, clear: bool) -> None:
         """Count a round; it is ``clear`` if all others were in its mode and nobody came or went."""
@@ -229,9 +251,9 @@ class Level:
             self._second = not self._second
             self._try(not self._second)
             return
-        self._pause = min(2 * self._pause, LAST_PAUSE) if self._before == self.drafts else FIRST_PAUSE
-        self._before = self.drafts
-        self.trial, self.left = None, self._pause
+        slower, faster = sorted((self.drafting.speed, self.plain.speed))
+        pause = TRIAL_TOKENS * (faster / slower - 1) / LOOK_COST
+        self.trial, self.left = None, min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
 
 
 @dataclass(frozen=True)
@@ -252,8 +274,6 @@ class Policy:
     def __init__(self, *, adaptive: bool) -> None:
         self.adaptive = adaptive
         self.acceptance = Acceptance(MODEL_MEMORY)
-        self.draft = Cost(fixed=0.0)
-        self.target = Cost(fixed=1.0)
         self.traffic = Traffic()
         self._levels: dict[int, Level] = {}
         self._requests = 0
@@ -273,9 +293,8 @@ class Policy:
         """What is known at this load: 1, 2, 3 to 4, 5 to 8 requests at work, and so on."""
         number = max(self._requests - 1, 0).bit_length()
         if number not in self._levels:
-            nearest = min(self._levels, key=lambda known: abs(known - number), default=None)
-            drafting = nearest is None or self._levels[nearest].drafts
-            self._levels[number] = Level(drafting=drafting)
+            nearest = min(self._levels, key=lambda known: abs(known - number), default=number)
+            self._levels[number] = Level(self._levels.get(nearest))
         return self._levels[number]
 
     def choose(self, request: Acceptance, limit: int) -> int:
@@ -285,12 +304,15 @@ class Policy:
         level = self.level
         usual = self.acceptance.estimate(PRIOR_ACCEPTANCE)
         alpha = request.estimate(usual)
-        best = self._best(alpha, limit)
+        best = level.best(alpha, limit)
         if level.trial is not None:
             return best if level.trial else 0
+        if self._requests > 1:
+            # Together: those that draft among others that do not make the passes of all longer.
+            return best if level.drafts else 0
         # The pace is that of requests as they usually are; this one may be easier to draft for, or harder.
-        merit = self.speed(alpha, best) / self.speed(usual, self._best(usual, limit))
-        return best if level.drafting.speed * merit > level.plain.speed else 0
+        merit = level.speed(alpha, best) / level.speed(usual, level.best(usual, limit))
+        return best if level.pays(merit) else 0
 
     def burst(self) -> int:
         """Tokens of a call to the target without draft tokens, for a client that does not read along."""
@@ -299,26 +321,15 @@ class Policy:
             return PLAIN_BURST
         return min(max(PLAIN_BURST, int(level.left)), LONG_BURST)
 
-    def _best(self, alpha: float, limit: int) -> int:
-        """The number of draft tokens, at least one, that gives most tokens per second."""
-        if not self.draft.known:
-            return limit
-        speeds = {length: self.speed(alpha, length) for length in range(1, limit + 1)}
-        return next(n for n, speed in speeds.items() if speed >= NEARLY_BEST * max(speeds.values()))
-
-    def speed(self, alpha: float, length: int) -> float:
-        """Tokens per second expected of rounds with ``length`` draft tokens, one at least."""
-        calls = self.traffic.usual
-        seconds = self.draft.estimate(calls * length) + self.target.estimate(calls * (length + 1))
-        return sum(alpha**position for position in range(length + 1)) / max(seconds, 1e-9)
-
     def drafted(self, tokens: int, seconds: float) -> None:
         """Count a call to the draft."""
-        self.draft.observe(self.traffic.usual * tokens, seconds, self._clock)
+        self.level.draft.observe(tokens, seconds, self._clock)
 
-    def verified(self, tokens: float, seconds: float) -> None:
-        """Count a verification; ``tokens`` were under way with it."""
-        self.target.observe(tokens, seconds, self._clock)
+    def verified(self, together: tuple[float, float], seconds: float) -> None:
+        """Count a verification; so many calls and tokens were under way ``together`` with it."""
+        level, (calls, tokens) = self.level, together
+        level.calls += TRAFFIC_SHARE * (calls - level.calls)
+        level.target.observe(tokens, seconds, self._clock)
 
     def judged(self, request: Acceptance, drafted: int, accepted: int) -> None:
         """Count a round's draft tokens."""
