@@ -276,22 +276,23 @@ class Policy:
         self.acceptance = Acceptance(MODEL_MEMORY)
         self.traffic = Traffic()
         self._levels: dict[int, Level] = {}
-        self._requests = 0
+        self.requests = 0
+        """At work."""
         self._rounds = {True: 0, False: 0}
         self._clock = 0
 
     def arrived(self) -> None:
         """One request more is at work."""
-        self._requests += 1
+        self.requests += 1
 
     def left(self) -> None:
         """One request fewer is at work."""
-        self._requests -= 1
+        self.requests -= 1
 
     @property
     def level(self) -> Level:
         """What is known at this load: 1, 2, 3 to 4, 5 to 8 requests at work, and so on."""
-        number = max(self._requests - 1, 0).bit_length()
+        number = max(self.requests - 1, 0).bit_length()
         if number not in self._levels:
             nearest = min(self._levels, key=lambda known: abs(known - number), default=number)
             self._levels[number] = Level(self._levels.get(nearest))
@@ -307,7 +308,7 @@ class Policy:
         best = level.best(alpha, limit)
         if level.trial is not None:
             return best if level.trial else 0
-        if self._requests > 1:
+        if self.requests > 1:
             # Together: those that draft among others that do not make the passes of all longer.
             return best if level.drafts else 0
         # The pace is that of requests as they usually are; this one may be easier to draft for, or harder.
@@ -339,7 +340,7 @@ class Policy:
     def begin(self, *, drafting: bool) -> Started:
         """A round begins that could have been either."""
         self._rounds[drafting] += 1
-        return Started(self.level, drafting, not self._rounds[not drafting], max(self._requests, 1))
+        return Started(self.level, drafting, not self._rounds[not drafting], max(self.requests, 1))
 
     def end(self, started: Started, tokens: int, seconds: float, *, typical: bool) -> None:
         """The round has ended; ``typical`` unless something took time that is no part of most rounds."""
