@@ -3,89 +3,165 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from typing import Any
 
 import pytest
 
-from support.triton import model_module
+from support.simulated_engines import Engine, Simulation, draft_length
 
-draft_length = model_module("speculative", "draft_length")
-LIMIT = 8
-
-
-def play(
-    policy: Any, rounds: int, *, alpha: float, draft_ms: float, target_ms: float, plain_ms: float
-) -> list[int]:
-    """Rounds of one request on engines of these costs; the draft lengths that were chosen."""
-    chance = random.Random(0)
-    request = draft_length.new_request()
-    chosen = []
-    for _ in range(rounds):
-        length = policy.choose(request, LIMIT)
-        chosen.append(length)
-        if not length:
-            policy.ran_plain(draft_length.PLAIN_BURST, draft_length.PLAIN_BURST * plain_ms / 1e3)
-            continue
-        accepted = next((n for n in range(length) if chance.random() > alpha), length)
-        policy.drafted(length, (1 + length * draft_ms) / 1e3)
-        policy.verified(length + 1, target_ms / 1e3)
-        policy.judged(request, length, accepted)
-    return chosen
+LIMIT = 5
+WARM_UP, SHORT, LONG = 100, 300, 1500
+"""Tokens of each request."""
 
 
-def common(values: list[int]) -> int:
-    return max(set(values), key=values.count)
+def simulation(
+    policy: Any,
+    *,
+    alpha: float = 0.8,
+    target_ms: float = 20,
+    draft_ms: float = 1,
+    token_ms: float = 4,
+    free: int = 8,
+) -> Simulation:
+    """A target whose passes are free up to ``free`` tokens, and a draft whose are free."""
+    target, draft = Engine(target_ms / 1e3, token_ms / 1e3, free), Engine(draft_ms / 1e3, 0.0, 0)
+    return Simulation(policy, target, draft, alpha=alpha, limit=LIMIT)
+
+
+def adaptive(**engines: float) -> Simulation:
+    return simulation(draft_length.Policy(adaptive=True), **engines)
+
+
+class Fixed(draft_length.Policy):  # type: ignore[misc]
+    """Always the same draft length."""
+
+    def __init__(self, length: int) -> None:
+        super().__init__(adaptive=False)
+        self.length = length
+
+    def choose(self, request: Any, limit: int) -> int:
+        return self.length
+
+
+@functools.cache
+def best_fixed(requests: int, **engines: float) -> float:
+    """Tokens per second at the best of all lengths, 0 included."""
+    return max(simulation(Fixed(length), **engines).play(requests, SHORT) for length in range(LIMIT + 1))
+
+
+def common(subject: Simulation) -> int:
+    """The draft length by which most tokens came."""
+    return subject.lengths.most_common(1)[0][0]
+
+
+@pytest.mark.parametrize("token_ms", [0.5, 2, 4])
+@pytest.mark.parametrize("free", [8, 16])
+@pytest.mark.parametrize("alpha", [0.4, 0.7, 0.9])
+def test_at_any_load_it_is_nearly_as_fast_as_the_best_length(
+    alpha: float, free: int, token_ms: float
+) -> None:
+    engines = {"alpha": alpha, "free": free, "token_ms": token_ms}
+    subject = adaptive(**engines)
+    for requests in (1, 8, 1, 4, 2, 16, 8):
+        subject.play(requests, WARM_UP)
+        assert subject.play(requests, 2 * SHORT) > 0.9 * best_fixed(requests, **engines)
+
+
+def test_it_drafts_for_one_request_stops_at_eight_and_resumes() -> None:
+    subject = adaptive()
+    for requests, drafts in ((1, True), (8, False), (1, True), (8, False)):
+        subject.play(requests, WARM_UP)
+        subject.play(requests, LONG)
+        assert (common(subject) > 0) is drafts
+
+
+def test_a_load_it_knows_needs_no_trial() -> None:
+    subject = adaptive()
+    for requests in (1, 8):
+        subject.play(requests, LONG)
+    subject.play(1, 10)
+    subject.play(1, 50)
+    assert common(subject) > 0
+
+
+def test_where_verification_is_free_eight_requests_draft_too() -> None:
+    subject = adaptive(token_ms=0)
+    subject.play(8, WARM_UP)
+    subject.play(8, LONG)
+    assert common(subject) > 0
 
 
 def test_a_good_and_cheap_draft_is_used_to_the_full() -> None:
-    policy = draft_length.Policy(adaptive=True)
-    assert common(play(policy, 200, alpha=0.95, draft_ms=0.5, target_ms=25, plain_ms=24)) >= 7
+    subject = adaptive(alpha=0.95, draft_ms=0.5)
+    subject.play(1, LONG)
+    assert common(subject) == LIMIT
 
 
 def test_a_poor_draft_is_asked_for_less() -> None:
-    policy = draft_length.Policy(adaptive=True)
-    assert 1 <= common(play(policy, 200, alpha=0.4, draft_ms=1.5, target_ms=25, plain_ms=24)[50:]) <= 3
+    subject = adaptive(alpha=0.4)
+    subject.play(1, LONG)
+    assert 1 <= common(subject) <= 3
 
 
 def test_a_draft_that_does_not_pay_is_left_alone_and_looked_at_again() -> None:
-    policy = draft_length.Policy(adaptive=True)
-    chosen = play(policy, 200, alpha=0.2, draft_ms=12, target_ms=25, plain_ms=22)[50:]
-    assert common(chosen) == 0
-    assert 0 < sum(map(bool, chosen)) < len(chosen) / 4
+    subject = adaptive(alpha=0.2, draft_ms=12)
+    subject.play(1, WARM_UP)
+    subject.play(1, 3 * LONG)
+    drafted = subject.lengths.total() - subject.lengths[0]
+    assert 0 < drafted < subject.lengths.total() / 10
 
 
-def test_it_comes_back_when_the_draft_gets_better() -> None:
-    policy = draft_length.Policy(adaptive=True)
-    play(policy, 150, alpha=0.1, draft_ms=12, target_ms=25, plain_ms=22)
-    assert common(play(policy, 1500, alpha=0.95, draft_ms=0.3, target_ms=25, plain_ms=22)[-100:]) > 2
-
-
-def test_it_comes_back_soon_when_the_draft_gets_faster() -> None:
-    policy = draft_length.Policy(adaptive=True)
-    assert common(play(policy, 150, alpha=0.8, draft_ms=40, target_ms=25, plain_ms=22)[50:]) == 0
-    assert common(play(policy, 40, alpha=0.8, draft_ms=1, target_ms=25, plain_ms=22)[-20:]) > 2
-
-
-def test_where_it_is_close_plain_decoding_is_measured_too() -> None:
-    policy = draft_length.Policy(adaptive=True)
-    play(policy, 300, alpha=0.6, draft_ms=3, target_ms=25, plain_ms=24)
-    assert policy.plain.known
+@pytest.mark.parametrize("change", ["better", "faster"])
+def test_it_comes_back_when_the_draft_gets(change: str) -> None:
+    subject = adaptive(alpha=0.1, draft_ms=5) if change == "better" else adaptive(draft_ms=60)
+    subject.play(1, LONG)
+    assert common(subject) == 0
+    if change == "better":
+        subject.alpha = 0.95
+    subject.draft = Engine(0.001, 0.0, 0)
+    subject.play(1, 5 * LONG)
+    subject.play(1, LONG)
+    assert common(subject) > 2
 
 
 @pytest.mark.parametrize("limit", [0, 1, 3])
 def test_the_limit_is_never_exceeded(limit: int) -> None:
-    policy = draft_length.Policy(adaptive=True)
-    for _ in range(50):
-        assert policy.choose(draft_length.new_request(), limit) <= limit
-        policy.drafted(3, 0.001)
-        policy.verified(4, 0.03)
-        policy.judged(draft_length.new_request(), 3, 3)
+    subject = adaptive()
+    subject.limit = limit
+    for requests in (1, 8):
+        subject.play(requests, LONG)
+        assert max(subject.lengths) <= limit
 
 
 def test_without_adaption_it_is_always_the_limit() -> None:
-    policy = draft_length.Policy(adaptive=False)
-    assert set(play(policy, 50, alpha=0.0, draft_ms=50, target_ms=25, plain_ms=20)) == {LIMIT}
+    subject = simulation(draft_length.Policy(adaptive=False), alpha=0.0, draft_ms=50)
+    subject.play(2, LONG)
+    assert set(subject.lengths) == {LIMIT}
+
+
+def test_a_look_ends_though_no_round_can_be_measured() -> None:
+    """Requests that come and go all the time leave no round undisturbed."""
+    policy = draft_length.Policy(adaptive=True)
+    policy.arrived()
+    level, chosen = policy.level, set()
+    for _ in range(100):
+        chosen.add(policy.choose(draft_length.new_request(), LIMIT) > 0)
+        policy.end(policy.begin(drafting=True), 4, 0.02, typical=False)
+    assert chosen == {True, False}
+    assert not level.drafting.known
+
+
+def test_plain_bursts_are_long_only_while_no_look_is_near() -> None:
+    subject = adaptive()
+    assert subject.policy.burst() == draft_length.PLAIN_BURST
+    bursts = set()
+    for _ in range(100):
+        subject.play(8, 10)
+        bursts.add(subject.policy.burst())
+    assert max(bursts) == draft_length.LONG_BURST
+    assert min(bursts) == draft_length.PLAIN_BURST
 
 
 def test_costs_follow_the_measurements() -> None:
@@ -109,34 +185,24 @@ def test_a_slope_in_the_noise_is_not_believed() -> None:
         assert cost.estimate(1) == pytest.approx(cost.estimate(6), rel=0.01)
 
 
-@pytest.mark.parametrize("load", [4.0, 0.25])
-def test_drafting_goes_on_when_the_load_changes(load: float) -> None:
-    policy = draft_length.Policy(adaptive=True)
-    play(policy, 300, alpha=0.8, draft_ms=1.5, target_ms=25, plain_ms=24)
-    chosen = play(policy, 60, alpha=0.8, draft_ms=1.5 * load, target_ms=25 * load, plain_ms=24 * load)
-    assert sum(map(bool, chosen)) > 50
-
-
 def test_what_all_requests_add_to_a_pass_is_taken_into_account() -> None:
     """One request alone drafts to the full; eight would make the passes long, and draft less."""
     policy = draft_length.Policy(adaptive=True)
 
-    def verify(requests: int, tokens: int) -> None:
-        entered = [policy.traffic.enter(tokens) for _ in range(requests)]
-        for one in entered:
-            together = policy.traffic.leave(tokens, one)
-            policy.verified(together, 0.020 + 0.005 * together)
-
-    def choose(requests: int) -> int:
+    def best(requests: int) -> int:
+        while policy.requests < requests:
+            policy.arrived()
         for _ in range(30):
-            length = policy.choose(draft_length.new_request(), LIMIT) or 1
+            length = policy.level.best(0.8, LIMIT)
             policy.drafted(length, 0.001 * length)
-            verify(requests, length + 1)
-        return int(policy.choose(draft_length.new_request(), LIMIT))
+            entered = [policy.traffic.enter(length + 1) for _ in range(requests)]
+            for one in entered:
+                calls, tokens = policy.traffic.leave(length + 1, one)
+                policy.verified((calls, tokens), 0.020 + 0.005 * tokens)
+        return int(policy.level.best(0.8, LIMIT))
 
-    alone = choose(1)
-    assert choose(8) < alone
-    assert choose(1) == alone
+    alone = best(1)
+    assert best(8) < alone
 
 
 def test_one_slow_call_is_not_believed() -> None:

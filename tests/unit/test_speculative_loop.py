@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -332,6 +333,28 @@ async def test_cancelling_stops_both_engines_at_once(engine: str) -> None:
         await task
     assert len(subject.target.stopped) == len(subject.draft.stopped) == 1
     assert subject.target.stopped == subject.draft.stopped
+
+
+@pytest.mark.parametrize("first", ["stop", "timeout"])
+async def test_a_stop_that_comes_with_a_timeout_is_not_lost(first: str) -> None:
+    """Both in one iteration of the event loop, which is blocked until both are due."""
+    target, draft = tables(0)
+    subject = rig(target, draft, draft_timeout_s=0.05)
+    trouble = Trouble(2)
+    subject.draft.before = trouble
+    request = asked.read(request_tensors(max_tokens=30, request_key=7), subject.limits)
+    talk = conversation.Conversation(request, subject.house, Caller())
+    task = asyncio.create_task(talk.run())
+    await reached(lambda: trouble.left <= 0)
+    loop = asyncio.get_running_loop()
+    if first == "stop":
+        loop.call_soon(talk.cancel, task)
+    else:
+        loop.call_later(0.06, talk.cancel, task)
+    time.sleep(0.1)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert len(subject.target.stopped) == 1
 
 
 async def test_a_direct_caller_who_has_gone_ends_the_request() -> None:

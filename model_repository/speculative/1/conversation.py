@@ -128,13 +128,27 @@ class Conversation:
         self._drafts = house.how.drafts_for(asked)
         self._draft_knows_prompt = False
         self._warm_up: asyncio.Task[Proposal | None] | None = None
-        self._burst = draft_length.STREAMED_BURST if asked.streaming else draft_length.PLAIN_BURST
         self._id = str(secrets.randbits(63))
         self._seed = secrets.randbits(64) if asked.seed is None else asked.seed
         self._calls = 0
         self._last_sign = time.monotonic()
         self._unsaid: Tensors | None = None
         self._in_engines = 0.0
+        self._cancelled = False
+
+    @property
+    def key(self) -> int | None:
+        """What the request is stopped by."""
+        return self._asked.key
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        """End the request, which ``task`` serves.
+
+        It is noted too: asyncio makes one of two cancellations that come together, and the other may be that
+        of a call that took too long, after which the request would go on.
+        """
+        self._cancelled = True
+        task.cancel()
 
     async def wait(self, seats: asyncio.Semaphore) -> None:
         """Return with a seat taken; shows signs of life until then."""
@@ -152,6 +166,7 @@ class Conversation:
         Raises EngineError when the target fails, ClientGoneError, or CancelledError; the engines have
         been told to stop then.
         """
+        self._house.policy.arrived()
         try:
             self._reply.scheduled()
             await self._open()
@@ -160,12 +175,15 @@ class Conversation:
         except BaseException:
             await self._stop(self._house.target, self._house.draft)
             raise
+        finally:
+            self._house.policy.left()
         return self._text.finish
 
     async def _open(self) -> None:
         """The prompt's pass of the target, while the draft reads the prompt too."""
         start = time.monotonic()
-        if self._choose(self._text.remaining - OPENING.length - 1):
+        limit = self._limit(self._text.remaining - OPENING.length - 1)
+        if self._house.policy.choose(self._acceptance, limit):
             self._warm_up = asyncio.create_task(self._propose(1))
         answer = await self._verify(OPENING)
         self._take(OPENING, answer, start)
@@ -177,24 +195,41 @@ class Conversation:
                 await self._watched(self._warm_up)
 
     async def _play(self) -> None:
-        """One round."""
+        """One round, as the policy wants it."""
+        policy, limit = self._house.policy, self._limit(self._text.remaining - 1)
+        asked = self._text.next(policy.choose(self._acceptance, limit), self._burst())
+        if not limit:
+            await self._round(asked)
+            return
+        start, tokens, typical = time.monotonic(), 0, self._draft_knows_prompt or not asked.draft
+        started = policy.begin(drafting=asked.draft > 0)
+        try:
+            tokens = await self._round(asked)
+        finally:
+            # A draft that has failed in this round took its time too.
+            typical = typical and tokens > 0 and (self._drafts or not asked.draft)
+            policy.end(started, tokens, time.monotonic() - start, typical=typical)
+
+    async def _round(self, asked: Round) -> int:
+        """Tokens that the round has added."""
         start, self._in_engines = time.monotonic(), 0.0
-        asked = self._text.next(self._choose(self._text.remaining - 1), self._burst)
         proposal = await self._propose(asked.draft) if asked.draft else None
         if asked.draft and proposal is None:
-            asked = self._text.next(0, self._burst)
+            asked = self._text.next(0, self._burst())
         answer = await self._verify(asked, proposal)
         outcome = self._take(asked, answer, start, proposal)
         if asked.draft:
             self._house.policy.judged(self._acceptance, outcome.drafted, outcome.accepted)
-        elif len(outcome.tokens) == asked.length:
-            self._house.policy.ran_plain(asked.length, self._in_engines)
+        return len(outcome.tokens)
 
-    def _choose(self, room: int) -> int:
-        """Draft tokens for the next round, when at most ``room`` are of use."""
+    def _limit(self, room: int) -> int:
+        """Draft tokens that the next round may have, when at most ``room`` are of use."""
         drafting = self._drafts and self._house.health.good()
-        limit = min(self._asked.draft_length if drafting else 0, room)
-        return self._house.policy.choose(self._acceptance, limit)
+        return max(min(self._asked.draft_length if drafting else 0, room), 0)
+
+    def _burst(self) -> int:
+        """Tokens of a round without draft tokens."""
+        return draft_length.STREAMED_BURST if self._asked.streaming else self._house.policy.burst()
 
     async def _propose(self, length: int) -> Proposal | None:
         """Tokens from the draft; None when it fails, and the target goes on alone."""
@@ -322,7 +357,7 @@ class Conversation:
         try:
             return await work
         except asyncio.CancelledError:
-            if complaint is None:
+            if complaint is None or self._cancelled:
                 raise
             raise complaint from None
         finally:

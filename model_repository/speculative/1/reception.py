@@ -68,7 +68,7 @@ class Reception:
         self._log_error = log_error
         self._seats = seats
         self._most = seats + queue
-        self._tasks: dict[asyncio.Task[None], int | None] = {}
+        self._tasks: dict[asyncio.Task[None], Conversation] = {}
         self._free = asyncio.Semaphore(seats)
         self._loop = asyncio.new_event_loop()
         self._pool = ThreadPoolExecutor(THREADS_PER_REQUEST * seats, thread_name_prefix="engine-call")
@@ -101,8 +101,9 @@ class Reception:
             self._turnover.finished("refused")
             caller.fail(error)
             return
-        task = self._loop.create_task(self._serve(Conversation(wanted, self._house, caller), caller))
-        self._tasks[task] = wanted.key
+        conversation = Conversation(wanted, self._house, caller)
+        task = self._loop.create_task(self._serve(conversation, caller))
+        self._tasks[task] = conversation
         self._report()
         task.add_done_callback(self._left)
 
@@ -137,8 +138,9 @@ class Reception:
         self._loop.call_later(PUBLISH_PAUSE_S, self._publish)
 
     def _cancel(self, chosen: Callable[[int | None], bool]) -> None:
-        for task in [task for task, key in self._tasks.items() if chosen(key)]:
-            task.cancel()
+        for task, conversation in self._tasks.items():
+            if chosen(conversation.key):
+                conversation.cancel(task)
 
     async def _close(self) -> None:
         self._cancel(lambda _: True)
