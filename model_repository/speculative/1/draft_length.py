@@ -43,10 +43,11 @@ LONG_BURSTS_GAIN = 1.05
 """What plain decoding is expected to gain by them over the bursts of a trial."""
 TRIAL_TOKENS = 16
 """Tokens of each request in a trial. A plain burst is that long, so that one of each request is measured."""
-LOOK_COST = 0.03
-"""Share of the time that looks may take; the slower the other mode, the longer the pause between them."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 96.0, 4096.0
-"""Tokens of each request between two looks."""
+LOOK_COST = 0.02
+"""Share of the time that trials of the slower mode may take: the slower it is, the longer a pause."""
+FIRST_PAUSE, USUAL_PAUSE, LONGEST_PAUSE = 96.0, 384.0, 4096.0
+"""Tokens of each request between two looks, at least: at first, and where looks confirm each other, as they
+cost more than their trials; and at most."""
 PACE_MEMORY = 256.0
 """Tokens of each request after which an earlier pace has lost most of its weight."""
 NEW_TRIAL = 0.5
@@ -204,6 +205,8 @@ class Level:
         self.left = float(TRIAL_TOKENS)
         """Tokens until the trial ends or the next look begins."""
         self._second = not drafting
+        """What is tried second in a look: what went on until then, so that both are compared at one time."""
+        self._pause = FIRST_PAUSE / 2
 
     @property
     def drafts(self) -> bool:
@@ -248,12 +251,14 @@ class Level:
 
     def _conclude(self) -> None:
         if not (self.drafting.known and self.plain.known):
-            self._second = not self._second
             self._try(not self._second)
             return
         slower, faster = sorted((self.drafting.speed, self.plain.speed))
         pause = TRIAL_TOKENS * (faster / slower - 1) / LOOK_COST
-        self.trial, self.left = None, min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+        confirmed = self.drafts == self._second
+        least = min(2 * self._pause, USUAL_PAUSE) if confirmed else FIRST_PAUSE
+        self._pause = min(max(pause, least), LONGEST_PAUSE)
+        self.trial, self.left = None, self._pause
 
 
 @dataclass(frozen=True)
