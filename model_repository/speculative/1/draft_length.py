@@ -202,7 +202,7 @@ class Level:
         self.plain = Pace()
         self.trial: bool | None = drafting
         """Whether all draft, or none; None between two looks."""
-        self.left = float(TRIAL_TOKENS)
+        self.tokens_left = float(TRIAL_TOKENS)
         """Tokens until the trial ends or the next look begins."""
         self._second = not drafting
         """What is tried second in a look: what went on until then, so that both are compared at one time."""
@@ -234,8 +234,8 @@ class Level:
         if clear:
             (self.drafting if drafting else self.plain).observe(tokens, seconds)
         measures = self.trial is None or (clear and drafting == self.trial)
-        self.left -= tokens if measures else UNCLEAR * tokens
-        if self.left > 0:
+        self.tokens_left -= tokens if measures else UNCLEAR * tokens
+        if self.tokens_left > 0:
             return
         if self.trial is None:
             self._second = self.drafts
@@ -247,7 +247,7 @@ class Level:
 
     def _try(self, drafting: bool) -> None:
         (self.drafting if drafting else self.plain).fade(NEW_TRIAL)
-        self.trial, self.left = drafting, TRIAL_TOKENS
+        self.trial, self.tokens_left = drafting, TRIAL_TOKENS
 
     def _conclude(self) -> None:
         if not (self.drafting.known and self.plain.known):
@@ -258,7 +258,7 @@ class Level:
         confirmed = self.drafts == self._second
         least = min(2 * self._pause, USUAL_PAUSE) if confirmed else FIRST_PAUSE
         self._pause = min(max(pause, least), LONGEST_PAUSE)
-        self.trial, self.left = None, self._pause
+        self.trial, self.tokens_left = None, self._pause
 
 
 @dataclass(frozen=True)
@@ -280,10 +280,11 @@ class Policy:
         self.adaptive = adaptive
         self.acceptance = Acceptance(MODEL_MEMORY)
         self.traffic = Traffic()
-        self._levels: dict[int, Level] = {}
         self.requests = 0
         """At work."""
+        self._levels: dict[int, Level] = {}
         self._rounds = {True: 0, False: 0}
+        """Under way, with the draft and without it."""
         self._clock = 0
 
     def arrived(self) -> None:
@@ -325,7 +326,7 @@ class Policy:
         level = self.level
         if not self.adaptive or level.trial is not None:
             return PLAIN_BURST
-        return min(max(PLAIN_BURST, int(level.left)), LONG_BURST)
+        return min(max(PLAIN_BURST, int(level.tokens_left)), LONG_BURST)
 
     def drafted(self, tokens: int, seconds: float) -> None:
         """Count a call to the draft."""
