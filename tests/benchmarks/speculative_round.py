@@ -114,7 +114,7 @@ class Bench:
         return {"first ms": statistics.median(first) * 1e3, "last ms": statistics.median(total) * 1e3}
 
     def eight_at_once(self) -> dict[str, dict[str, float]]:
-        """Eight requests at once and one after the other, with the pair and with the target alone, in turns."""
+        """Eight requests at once, and one after the other: the pair and the target alone, in turns."""
         models = ("ensemble", "ensemble_baseline")
         self._eight(models[0])  # the loop learns what this load is
         turns = [
