@@ -12,7 +12,7 @@ import pytest
 from support.simulated_engines import Engine, Simulation, draft_length
 
 LIMIT = 5
-WARM_UP, SHORT, LONG = 100, 300, 1500
+WARM_UP, LONG = 400, 1500
 """Tokens of each request."""
 
 
@@ -48,7 +48,7 @@ class Fixed(draft_length.Policy):  # type: ignore[misc]
 @functools.cache
 def best_fixed(requests: int, **engines: float) -> float:
     """Tokens per second at the best of all lengths, 0 included."""
-    return max(simulation(Fixed(length), **engines).play(requests, SHORT) for length in range(LIMIT + 1))
+    return max(simulation(Fixed(length), **engines).play(requests, LONG) for length in range(LIMIT + 1))
 
 
 def common(subject: Simulation) -> int:
@@ -56,9 +56,9 @@ def common(subject: Simulation) -> int:
     return subject.lengths.most_common(1)[0][0]
 
 
-@pytest.mark.parametrize("token_ms", [0.5, 2, 4])
+@pytest.mark.parametrize("token_ms", [0.5, 4])
 @pytest.mark.parametrize("free", [8, 16])
-@pytest.mark.parametrize("alpha", [0.4, 0.7, 0.9])
+@pytest.mark.parametrize("alpha", [0.4, 0.8])
 def test_at_any_load_it_is_nearly_as_fast_as_the_best_length(
     alpha: float, free: int, token_ms: float
 ) -> None:
@@ -66,7 +66,7 @@ def test_at_any_load_it_is_nearly_as_fast_as_the_best_length(
     subject = adaptive(**engines)
     for requests in (1, 8, 1, 4, 2, 16, 8):
         subject.play(requests, WARM_UP)
-        assert subject.play(requests, 2 * SHORT) > 0.9 * best_fixed(requests, **engines)
+        assert subject.play(requests, LONG) > 0.9 * best_fixed(requests, **engines)
 
 
 def test_it_drafts_for_one_request_stops_at_eight_and_resumes() -> None:

@@ -333,6 +333,7 @@ async def test_cancelling_stops_both_engines_at_once(engine: str) -> None:
         await task
     assert len(subject.target.stopped) == len(subject.draft.stopped) == 1
     assert subject.target.stopped == subject.draft.stopped
+    assert subject.policy.requests == 0
 
 
 @pytest.mark.parametrize("first", ["stop", "timeout"])

@@ -201,13 +201,13 @@ class Conversation:
         if not limit:
             await self._round(asked)
             return
-        start, tokens, typical = time.monotonic(), 0, self._draft_knows_prompt or not asked.draft
         started = policy.begin(drafting=asked.draft > 0)
+        start, tokens, knew_prompt = time.monotonic(), 0, self._draft_knows_prompt
         try:
             tokens = await self._round(asked)
         finally:
-            # A draft that has failed in this round took its time too.
-            typical = typical and tokens > 0 and (self._drafts or not asked.draft)
+            # No other round takes the time in which the draft reads the prompt, or fails.
+            typical = tokens > 0 and (not asked.draft or (knew_prompt and self._drafts))
             policy.end(started, tokens, time.monotonic() - start, typical=typical)
 
     async def _round(self, asked: Round) -> int:

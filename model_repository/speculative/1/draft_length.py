@@ -43,10 +43,11 @@ LONG_BURSTS_GAIN = 1.05
 """What plain decoding is expected to gain by them over the bursts of a trial."""
 TRIAL_TOKENS = 16
 """Tokens of each request in a trial. A plain burst is that long, so that one of each request is measured."""
-LOOK_COST = 0.03
-"""Share of the time that looks may take; the slower the other mode, the longer the pause between them."""
-SHORTEST_PAUSE, LONGEST_PAUSE = 96.0, 4096.0
-"""Tokens of each request between two looks."""
+LOOK_COST = 0.02
+"""Share of the time that trials of the slower mode may take: the slower it is, the longer a pause."""
+FIRST_PAUSE, USUAL_PAUSE, LONGEST_PAUSE = 96.0, 384.0, 4096.0
+"""Tokens of each request between two looks, at least: at first, and where looks confirm each other, as they
+cost more than their trials; and at most."""
 PACE_MEMORY = 256.0
 """Tokens of each request after which an earlier pace has lost most of its weight."""
 NEW_TRIAL = 0.5
@@ -201,9 +202,11 @@ class Level:
         self.plain = Pace()
         self.trial: bool | None = drafting
         """Whether all draft, or none; None between two looks."""
-        self.left = float(TRIAL_TOKENS)
+        self.tokens_left = float(TRIAL_TOKENS)
         """Tokens until the trial ends or the next look begins."""
         self._second = not drafting
+        """What is tried second in a look: what went on until then, so that both are compared at one time."""
+        self._pause = FIRST_PAUSE / 2
 
     @property
     def drafts(self) -> bool:
@@ -231,8 +234,8 @@ class Level:
         if clear:
             (self.drafting if drafting else self.plain).observe(tokens, seconds)
         measures = self.trial is None or (clear and drafting == self.trial)
-        self.left -= tokens if measures else UNCLEAR * tokens
-        if self.left > 0:
+        self.tokens_left -= tokens if measures else UNCLEAR * tokens
+        if self.tokens_left > 0:
             return
         if self.trial is None:
             self._second = self.drafts
@@ -244,16 +247,18 @@ class Level:
 
     def _try(self, drafting: bool) -> None:
         (self.drafting if drafting else self.plain).fade(NEW_TRIAL)
-        self.trial, self.left = drafting, TRIAL_TOKENS
+        self.trial, self.tokens_left = drafting, TRIAL_TOKENS
 
     def _conclude(self) -> None:
         if not (self.drafting.known and self.plain.known):
-            self._second = not self._second
             self._try(not self._second)
             return
         slower, faster = sorted((self.drafting.speed, self.plain.speed))
         pause = TRIAL_TOKENS * (faster / slower - 1) / LOOK_COST
-        self.trial, self.left = None, min(max(pause, SHORTEST_PAUSE), LONGEST_PAUSE)
+        confirmed = self.drafts == self._second
+        least = min(2 * self._pause, USUAL_PAUSE) if confirmed else FIRST_PAUSE
+        self._pause = min(max(pause, least), LONGEST_PAUSE)
+        self.trial, self.tokens_left = None, self._pause
 
 
 @dataclass(frozen=True)
@@ -275,10 +280,11 @@ class Policy:
         self.adaptive = adaptive
         self.acceptance = Acceptance(MODEL_MEMORY)
         self.traffic = Traffic()
-        self._levels: dict[int, Level] = {}
         self.requests = 0
         """At work."""
+        self._levels: dict[int, Level] = {}
         self._rounds = {True: 0, False: 0}
+        """Under way, with the draft and without it."""
         self._clock = 0
 
     def arrived(self) -> None:
@@ -320,7 +326,7 @@ class Policy:
         level = self.level
         if not self.adaptive or level.trial is not None:
             return PLAIN_BURST
-        return min(max(PLAIN_BURST, int(level.left)), LONG_BURST)
+        return min(max(PLAIN_BURST, int(level.tokens_left)), LONG_BURST)
 
     def drafted(self, tokens: int, seconds: float) -> None:
         """Count a call to the draft."""
