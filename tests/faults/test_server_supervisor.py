@@ -62,7 +62,8 @@ def said(log: Path, word: str) -> int:
 
 
 def numbers(log: Path, word: str) -> Iterator[str]:
-    for line in log.read_text().splitlines() if log.exists() else []:
+    # Without the last line as long as it is not whole.
+    for line in log.read_text().rpartition("\n")[0].splitlines() if log.exists() else []:
         first, _, rest = line.partition(" ")
         if first == word:
             yield rest

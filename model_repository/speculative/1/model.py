@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triton model ``speculative``: the loop of draft and target, for many requests at a time."""
 
+import asyncio
 import json
 import time
 from collections import deque
@@ -96,14 +97,29 @@ class TritonEngine:
     async def responses(self, request_id, tensors, outputs):
         """All responses of the model, however it is configured."""
         if not self.decoupled:
-            response = await self.request(request_id, tensors, outputs).async_exec(decoupled=False)
+            response = await self.call(self.request(request_id, tensors, outputs), decoupled=False)
             if not (response.has_error() and NEEDS_DECOUPLED in response.error().message()):
                 return [response]
             self.decoupled = True
-        iterator = await self.request(request_id, tensors, outputs).async_exec(decoupled=True)
+        iterator = await self.call(self.request(request_id, tensors, outputs), decoupled=True)
         responses = list(iterator)
         self.keep(iterator, responses)
         return responses
+
+    async def call(self, request, *, decoupled):
+        """What the model answers. When nobody waits for it any more it is read all the same: until then the
+        call is under way for Triton, which waits for it when it stops."""
+        answer = asyncio.ensure_future(request.async_exec(decoupled=decoupled))
+
+        def read(done):
+            if not done.cancelled() and done.exception() is None:
+                self.keep(done.result(), list(done.result()) if decoupled else None)
+
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            answer.add_done_callback(read)
+            raise
 
     def request(self, request_id, tensors, outputs):
         return pb_utils.InferenceRequest(

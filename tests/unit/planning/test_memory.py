@@ -117,7 +117,8 @@ def test_a_loaded_model_allocates_what_was_planned(tmp_path: Path, tied: bool) -
     allocated = _bytes_of_tensors() - before
     model = memory.model_memory(config, element_bytes=4)
     planned = memory.plan(model, None, slots=3, max_seq_len=90, draft_length=5)
-    constants = 2 * 8 * 4 + 32 * 32 * 4  # rotary frequencies, and one mask for all
+    angles = 2 * 96 * 16 * 4
+    constants = angles + 2 * 8 * 4 + 32 * 32 * 4  # rotary frequencies, and one mask for all
     assert planned.weights + planned.kv_cache <= allocated
     assert allocated <= planned.weights + planned.kv_cache + constants
 
