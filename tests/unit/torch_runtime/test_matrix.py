@@ -47,6 +47,15 @@ def test_products_are_those_of_the_rounded_weights(bias: bool) -> None:
     assert torch.allclose(rounded.times(rows, added), dense.times(rows, added), rtol=1e-4, atol=1e-5)
 
 
+def test_float16_holds_products_whose_integers_it_could_not() -> None:
+    generator = torch.Generator().manual_seed(2)
+    original = torch.randn(64, 4096, generator=generator) * 0.02
+    rows = torch.randn(8, 4096, generator=generator) * 30
+    got = in_8_bits(original.half()).times(rows.half()).float()
+    assert torch.isfinite(got).all()
+    assert torch.allclose(got, rows @ original.T, atol=1.5, rtol=0.05)
+
+
 def test_a_cpu_refuses_them(tmp_path_factory: pytest.TempPathFactory) -> None:
     folder = tiny_models.save(tmp_path_factory.mktemp("model"), "llama")
     with (

@@ -13,11 +13,11 @@ has, bit for bit, the same result whatever other rows are in the pass, as long a
 All kernels: M rows of x [M, K] times the transposed weights [N, K]; a program has BN columns and all of K,
 which BK divides. With SCALED the weights are in 8 bits, and column n of the result counts times scales[n].
 
-A kernel costs some four microseconds besides its reading: what the end of a program needs is loaded at its
-beginning, where waiting for it costs nothing. Tried on an H200 and slower, each time inside a graph:
-programmatic dependent launch (2 µs more per kernel); having the next weights, or only the first of each row,
-brought to the L2 cache by the kernel before (4 to 25 % more per step); the whole layer as one kernel whose
-programs meet between its parts (82 µs instead of 55 for the 1B shape).
+A kernel costs some four microseconds besides its reading: what takes longest to arrive of what the end of a
+program needs is loaded at its beginning, where waiting for it costs nothing. Tried on an H200 and slower,
+each time inside a graph: programmatic dependent launch (2 µs more per kernel); having the next weights, or
+only the first of each row, brought to the L2 cache by the kernel before (4 to 25 % more per step); the whole
+layer as one kernel whose programs meet between its parts (82 µs instead of 55 for the 1B shape).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 
 In 8 bits row n of the weights [N, K] is stored as integers from -127 to 127, of which one counts
 max |row n| ÷ 127 (symmetric rounding per output channel, as TensorRT-LLM's int8_wo). The integers are exact
-in bfloat16, so all arithmetic but the rounding of the weights is that of the plain weights.
+in bfloat16 and float16, and the sums are those of the plain weights.
 """
 
 from __future__ import annotations
@@ -34,7 +34,11 @@ class Matrix:
         """rows [..., K] → [..., N], for many rows."""
         if self.scales is None:
             return nn.functional.linear(rows, self.values, bias)
-        product = nn.functional.linear(rows, self.values.to(rows.dtype)).float() * self.scales
+        # Most of the scale goes into the weights, exactly, as a power of two: float16 could not hold the
+        # product of the integers.
+        mantissas, exponents = torch.frexp(self.scales)
+        widened = torch.ldexp(self.values.to(rows.dtype), exponents[:, None]).to(rows.dtype)
+        product = nn.functional.linear(rows, widened).float() * mantissas
         return (product if bias is None else product + bias).to(rows.dtype)
 
 
